@@ -1,0 +1,4 @@
+//! syncfs: one directory on two hosts. Start reading at `docs/architecture.md`.
+
+pub mod fs;
+pub mod model;

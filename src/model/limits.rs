@@ -1,0 +1,52 @@
+//! Every limit of syncfs, in one place.
+//!
+//! A limit is checked where data enters: at decode for what a peer sends or a disk holds, at the
+//! system call for what a program asks. Code elsewhere may rely on it.
+
+/// Bytes in a chunk, the unit of change.
+pub const CHUNK: u64 = 1000;
+/// Chunks in a chunk group, the unit of retrieval.
+pub const GROUP: u64 = 500;
+/// Bytes in a chunk group.
+pub const GROUP_BYTES: u64 = CHUNK * GROUP;
+
+/// Bytes in a file name, as on ext4.
+pub const NAME_BYTES: usize = 255;
+/// Bytes in the largest file, so that chunk numbers and offsets never overflow an `i64`.
+pub const FILE_BYTES: u64 = 1 << 62;
+/// Extended attributes of one file, and the bytes of one value.
+pub const XATTRS: usize = 256;
+pub const XATTR_BYTES: usize = 64 * 1024;
+/// Writers in one version vector: two replicas that both lose their state hundreds of times.
+pub const WRITERS: usize = 1024;
+
+/// Bytes of one frame on the wire, length prefix not counted. Checked before allocation.
+pub const FRAME_BYTES: usize = 8 << 20;
+/// Bytes of one frame before the peer has proved that it holds the key.
+pub const HELLO_BYTES: usize = 4 << 10;
+/// Bytes of one journal record.
+pub const RECORD_BYTES: usize = 16 << 20;
+/// Memory that decoding one value may claim, bytes.
+pub const DECODE_BYTES: usize = 32 << 20;
+/// Files in one cut.
+pub const CUT_FILES: usize = 65_536;
+/// Changed ranges of one file in one cut; past it neighbours are joined and unchanged chunks
+/// between them travel too.
+pub const CUT_RANGES: usize = 65_536;
+/// Content bytes that travel inside an announcement; larger cuts are retrieved.
+pub const INLINE_BYTES: u64 = 1 << 20;
+/// Content bytes in announcements not yet answered; past it cuts wait and merge.
+pub const INFLIGHT_BYTES: u64 = 16 << 20;
+/// Bytes asked for in one `Retrieve`.
+pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
+/// Bytes asked for and not yet delivered.
+pub const WINDOW_BYTES: u64 = 24 << 20;
+/// Bytes that copy-aside and staging may take on the disk together.
+pub const STAGING_BYTES: u64 = 8 << 30;
+/// Connections that have not yet proved that they hold the key.
+pub const STRANGERS: usize = 64;
+/// Acknowledgements in one `Thanks`.
+pub const ACKS: usize = 65_536;
+/// Feature names in a greeting, and bytes in one.
+pub const FEATURES: usize = 64;
+pub const FEATURE_BYTES: usize = 64;

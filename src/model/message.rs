@@ -1,0 +1,117 @@
+//! What two replicas say to each other, and what it means. How it travels is the wire's matter.
+
+use super::cut::{Cut, Piece};
+use super::ids::{FileId, Seq, WriterId};
+use super::limits::{ACKS, CUT_RANGES, RETRIEVE_BYTES};
+use super::version::Version;
+use super::{chunk, ids::ReplicaId};
+use bincode::{Decode, Encode};
+
+/// First word of each side inside TLS, before anything about files is said.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Hello {
+    pub replica: ReplicaId,
+    /// Grows with every start of the daemon; a newer one replaces a half-open connection.
+    pub boot: u64,
+    /// Wall clock, milliseconds since 1970; reported, never trusted.
+    pub clock_ms: i64,
+    /// What the sender can do, by name. Unknown names are ignored.
+    pub features: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// "Of your log I have made durable all up to this": asks for everything since.
+    Sync {
+        since: Option<LogPosition>,
+    },
+    /// A new version of a consistency group.
+    Announce(Cut),
+    /// The cut is decided here: applied, taken with its content to follow, or outranked. The sender
+    /// need not keep it frozen.
+    Accept {
+        seq: Seq,
+    },
+    /// These versions are durable here, content included.
+    Thanks {
+        acks: Vec<Ack>,
+    },
+    /// Asks for chunks of one version.
+    Retrieve {
+        request: u64,
+        file: FileId,
+        version: Version,
+        start: u64,
+        end: u64,
+        urgent: bool,
+    },
+    /// Answers a `Retrieve`. Chunks left out of the pieces have since changed: a later cut
+    /// brings them.
+    Deliver {
+        request: u64,
+        pieces: Vec<Piece>,
+        sha256: [u8; 32],
+    },
+    /// The sender can't serve that file at that version.
+    Superseded {
+        request: u64,
+    },
+    /// "Tell me when everything of yours is durable here and all of mine there."
+    Flush {
+        request: u64,
+    },
+    Flushed {
+        request: u64,
+    },
+    /// Heartbeat, answered at once with the same number.
+    Ping {
+        nonce: u64,
+    },
+    Pong {
+        nonce: u64,
+    },
+}
+
+/// How far one replica has followed the other's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LogPosition {
+    pub writer: WriterId,
+    pub seq: Seq,
+}
+
+/// Cut `seq` of `file` is durable: the place, the body, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ack {
+    pub file: FileId,
+    pub seq: Seq,
+    pub place: bool,
+    pub body: bool,
+}
+
+impl Message {
+    /// Checks what decoding could not; see [`Cut::check`].
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Message::Announce(cut) => cut.check(),
+            Message::Thanks { acks } if acks.len() > ACKS => Err("too many acknowledgements"),
+            Message::Retrieve { start, end, .. }
+                if start >= end || (end - start).saturating_mul(1000) > RETRIEVE_BYTES =>
+            {
+                Err("a retrieval of nothing, or of too much")
+            }
+            Message::Deliver { pieces, .. } => {
+                let ends = pieces.windows(2).all(|w| w[0].chunks().end <= w[1].first);
+                let sane = pieces.iter().all(|p| {
+                    !p.bytes.is_empty() && p.first.checked_add(chunk::count(p.bytes.len() as u64)).is_some()
+                });
+                if ends && sane && pieces.len() <= CUT_RANGES { Ok(()) } else { Err("pieces out of order") }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Small words that overtake bulk ones: what a reader or a program waits for.
+    pub fn is_urgent(&self) -> bool {
+        !matches!(self, Message::Announce(_) | Message::Deliver { .. })
+    }
+}

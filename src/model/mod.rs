@@ -1,0 +1,10 @@
+//! Floor 0: what syncfs decides, without I/O, clocks, threads, randomness or logging.
+
+pub mod chunk;
+pub mod codec;
+pub mod cut;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod version;
