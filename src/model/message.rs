@@ -100,11 +100,15 @@ impl Message {
                 Err("a retrieval of nothing, or of too much")
             }
             Message::Deliver { pieces, .. } => {
-                let ends = pieces.windows(2).all(|w| w[0].chunks().end <= w[1].first);
-                let sane = pieces.iter().all(|p| {
+                let sane = |p: &Piece| {
                     !p.bytes.is_empty() && p.first.checked_add(chunk::count(p.bytes.len() as u64)).is_some()
-                });
-                if ends && sane && pieces.len() <= CUT_RANGES { Ok(()) } else { Err("pieces out of order") }
+                };
+                let sorted = |w: &[Piece]| w[0].chunks().end <= w[1].first;
+                if pieces.iter().all(sane) && pieces.windows(2).all(sorted) && pieces.len() <= CUT_RANGES {
+                    Ok(())
+                } else {
+                    Err("pieces out of order")
+                }
             }
             _ => Ok(()),
         }
