@@ -37,6 +37,12 @@ impl ChunkSet {
         ChunkSet::default()
     }
 
+    pub fn of(range: Range<u64>) -> ChunkSet {
+        let mut set = ChunkSet::new();
+        set.insert(range);
+        set
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

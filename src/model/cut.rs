@@ -158,7 +158,7 @@ impl BodyCut {
     /// `None` where it lacks the base and needs every chunk.
     pub fn delta(&self, writer: WriterId, held: &Version) -> ChunkSet {
         if !held.includes(&self.base) {
-            return [0..chunk::count(self.attrs.size)].into_iter().collect();
+            return ChunkSet::of(0..chunk::count(self.attrs.size));
         }
         let since = held.get(writer);
         self.changed.iter().filter(|c| c.seq > since).map(|c| c.start..c.end).collect()

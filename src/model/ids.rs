@@ -25,6 +25,13 @@ pub struct FileId {
 /// A position in a replica's log of cuts; the first cut is 1.
 pub type Seq = u64;
 
+/// How far one replica has followed the other's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LogPosition {
+    pub writer: WriterId,
+    pub seq: Seq,
+}
+
 impl fmt::Debug for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

@@ -1,7 +1,7 @@
 //! What two replicas say to each other, and what it means. How it travels is the wire's matter.
 
 use super::cut::{Cut, Piece};
-use super::ids::{FileId, Seq, WriterId};
+use super::ids::{FileId, LogPosition, Seq};
 use super::limits::{ACKS, CUT_RANGES, RETRIEVE_BYTES};
 use super::version::Version;
 use super::{chunk, ids::ReplicaId};
@@ -32,8 +32,9 @@ pub enum Message {
     Accept {
         seq: Seq,
     },
-    /// These versions are durable here, content included.
+    /// These cuts are decided here, and these versions durable, content included.
     Thanks {
+        cuts: Vec<Seq>,
         acks: Vec<Ack>,
     },
     /// Asks for chunks of one version.
@@ -72,20 +73,13 @@ pub enum Message {
     },
 }
 
-/// How far one replica has followed the other's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct LogPosition {
-    pub writer: WriterId,
-    pub seq: Seq,
-}
-
-/// Cut `seq` of `file` is durable: the place, the body, or both.
+/// A file's registers that are durable: the number of the receiver's last cut that each includes,
+/// 0 where nothing is said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
     pub file: FileId,
-    pub seq: Seq,
-    pub place: bool,
-    pub body: bool,
+    pub place: Seq,
+    pub body: Seq,
 }
 
 impl Message {
@@ -93,7 +87,9 @@ impl Message {
     pub fn check(&self) -> Result<(), &'static str> {
         match self {
             Message::Announce(cut) => cut.check(),
-            Message::Thanks { acks } if acks.len() > ACKS => Err("too many acknowledgements"),
+            Message::Thanks { acks, cuts } if acks.len() > ACKS || cuts.len() > ACKS => {
+                Err("too many acknowledgements")
+            }
             Message::Retrieve { start, end, .. }
                 if start >= end || (end - start).saturating_mul(1000) > RETRIEVE_BYTES =>
             {

@@ -3,8 +3,14 @@
 pub mod chunk;
 pub mod codec;
 pub mod cut;
+pub mod dirty;
+pub mod file;
+pub mod group;
 pub mod ids;
+pub mod judge;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod record;
+pub mod share;
 pub mod version;

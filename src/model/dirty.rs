@@ -1,0 +1,112 @@
+//! Which chunks of a file the peer does not have yet, and since when.
+//!
+//! Each dirty chunk carries a tag: the number of the first cut that can include its last change.
+//! Invariant: a chunk changed after cut `n` has a tag above `n`; so the chunks that cut `n` left
+//! unchanged are those tagged `n` or less, and `Thanks` for cut `n` clears exactly these.
+
+use super::cut::Changed;
+use super::ids::Seq;
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+use rangemap::RangeMap;
+use std::ops::Range;
+
+/// Dirty chunks with their tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty(RangeMap<u64, Seq>);
+
+impl Dirty {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many chunks are dirty.
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(|(r, _)| r.end - r.start).sum()
+    }
+
+    pub fn mark(&mut self, chunks: Range<u64>, tag: Seq) {
+        if !chunks.is_empty() {
+            self.0.insert(chunks, tag);
+        }
+    }
+
+    pub fn clear(&mut self, chunks: Range<u64>) {
+        if !chunks.is_empty() {
+            self.0.remove(chunks);
+        }
+    }
+
+    /// Clears what cut `seq` brought to the peer.
+    pub fn thank(&mut self, seq: Seq) {
+        let done: Vec<Range<u64>> =
+            self.0.iter().filter(|&(_, &tag)| tag <= seq).map(|(r, _)| r.clone()).collect();
+        done.into_iter().for_each(|r| self.0.remove(r));
+    }
+
+    /// The parts of `chunks` not changed since cut `seq`.
+    pub fn unchanged_since(&self, seq: Seq, chunks: &Range<u64>) -> Vec<Range<u64>> {
+        let mut set = super::chunk::ChunkSet::new();
+        set.insert(chunks.clone());
+        if !chunks.is_empty() {
+            for (range, _) in self.0.overlapping(chunks).filter(|&(_, &tag)| tag > seq) {
+                set.remove(range.clone());
+            }
+        }
+        set.iter().collect()
+    }
+
+    /// Chunks changed after cut `seq`.
+    pub fn since(&self, seq: Seq) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().filter(move |&(_, &tag)| tag > seq).map(|(r, _)| r.clone())
+    }
+
+    pub fn changed(&self) -> Vec<Changed> {
+        self.0.iter().map(|(r, &seq)| Changed { start: r.start, end: r.end, seq }).collect()
+    }
+
+    /// The latest tag, 0 where nothing is dirty.
+    pub fn latest(&self) -> Seq {
+        self.0.iter().map(|(_, &tag)| tag).max().unwrap_or(0)
+    }
+}
+
+impl Encode for Dirty {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.changed().encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Dirty {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let mut dirty = Dirty::default();
+        for c in Vec::<Changed>::decode(decoder)? {
+            if c.start >= c.end {
+                return Err(DecodeError::Other("not a range"));
+            }
+            dirty.mark(c.start..c.end, c.seq);
+        }
+        Ok(dirty)
+    }
+}
+
+bincode::impl_borrow_decode!(Dirty);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thanks_clear_exactly_what_was_not_changed_since() {
+        let mut dirty = Dirty::default();
+        dirty.mark(0..10, 1);
+        dirty.mark(3..5, 2);
+        assert_eq!(dirty.unchanged_since(1, &(0..10)), vec![0..3, 5..10]);
+        dirty.thank(1);
+        assert_eq!(dirty.changed(), vec![Changed { start: 3, end: 5, seq: 2 }]);
+        dirty.thank(2);
+        assert!(dirty.is_empty());
+    }
+}

@@ -1,0 +1,187 @@
+//! One file's state on this replica: two registers (place and body), what of them the peer lacks, and
+//! which chunks are held here.
+//!
+//! Invariants:
+//! - `place_tag` and `body_tag` are 0 exactly when the peer has acknowledged the register; a register
+//!   is *fresh* while its tag is above its last cut;
+//! - `missing` and `scraps` lie within `size`; scraps (bytes written into chunks that are not held) lie
+//!   within missing chunks;
+//! - `dirty` is complete for every version that includes `base`.
+
+use super::chunk::{self, ChunkSet};
+use super::dirty::Dirty;
+use super::ids::Seq;
+use super::limits::CHUNK;
+use super::name::Name;
+use super::version::Version;
+use bincode::{Decode, Encode};
+use std::ops::Range;
+
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct File {
+    /// `None`: unlinked here, and the peer has not acknowledged it yet.
+    pub name: Option<Name>,
+    pub place: Version,
+    pub place_cut: Seq,
+    pub place_tag: Seq,
+    /// Names this file gave up that the peer may still see it under.
+    pub left: Vec<Name>,
+
+    pub body: Version,
+    /// What the peer is known to have had.
+    pub base: Version,
+    pub body_cut: Seq,
+    pub body_tag: Seq,
+    /// Nanoseconds since 1970; never goes back between two acknowledgements.
+    pub stamp: i64,
+    pub size: u64,
+    pub dirty: Dirty,
+    pub missing: ChunkSet,
+    pub scraps: ChunkSet,
+    /// Chunks that were cut off since the last acknowledgement: if the file grows again, they changed.
+    pub shed: u64,
+    /// The peer's cut to thank for once nothing is missing; 0 for none.
+    pub owed: Seq,
+
+    /// Files that share a bond move together.
+    pub bond: Option<u64>,
+    /// The inode on the disk, and its times when last recorded: how edits behind our back are found.
+    pub disk: u64,
+    pub recorded: Option<(i64, i64)>,
+}
+
+impl File {
+    pub fn is_fresh(&self) -> bool {
+        self.place_is_fresh() || self.body_is_fresh()
+    }
+
+    pub fn place_is_fresh(&self) -> bool {
+        self.place_tag > self.place_cut
+    }
+
+    pub fn body_is_fresh(&self) -> bool {
+        self.body_tag > self.body_cut
+    }
+
+    pub fn is_thanked(&self) -> bool {
+        self.place_tag == 0 && self.body_tag == 0
+    }
+
+    /// Whether every chunk is held here.
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// The peer has never been told of this file.
+    pub fn is_untold(&self) -> bool {
+        self.place.is_empty()
+    }
+
+    /// Chunks whose content was brought or changed here are `chunks`; the file is now `size` bytes.
+    pub(super) fn wrote(&mut self, chunks: &ChunkSet, size: u64, tag: Seq) {
+        self.resize(size, tag);
+        for range in chunks.iter() {
+            self.dirty.mark(range.clone(), tag);
+            self.hold(&range);
+        }
+        self.body_tag = tag;
+    }
+
+    pub(super) fn scrapped(&mut self, bytes: &ChunkSet, size: u64, tag: Seq) {
+        self.resize(size, tag);
+        for range in bytes.iter() {
+            self.dirty.mark(chunk::touched(range.start, range.end - range.start), tag);
+            self.scraps.insert(range.clone());
+            for n in chunk::touched(range.start, range.end - range.start) {
+                let whole = chunk::bytes(&(n..n + 1), self.size);
+                if self.missing.contains(n) && self.scraps.gaps(&whole).is_empty() {
+                    self.hold(&(n..n + 1));
+                }
+            }
+        }
+        self.body_tag = tag;
+    }
+
+    /// `chunks` are held from now on.
+    pub(super) fn hold(&mut self, chunks: &Range<u64>) {
+        self.missing.remove(chunks.clone());
+        self.scraps.remove(chunks.start * CHUNK..chunks.end * CHUNK);
+    }
+
+    /// Sets the size as a local truncation or extension does: what is cut off is gone, what is added
+    /// is zeros, and zeros where the peer may still have bytes are a change.
+    pub(super) fn resize(&mut self, size: u64, tag: Seq) {
+        if size < self.size {
+            self.shed = self.shed.max(chunk::count(self.size));
+        } else if size > self.size {
+            let boundary = self.size / CHUNK;
+            self.dirty.mark(boundary..chunk::count(size).min(self.shed).max(boundary), tag);
+            if !self.size.is_multiple_of(CHUNK) && self.missing.contains(boundary) {
+                self.scraps.insert(self.size..size.min((boundary + 1) * CHUNK));
+            }
+        }
+        if size != self.size {
+            self.body_tag = tag;
+        }
+        self.set_size(size);
+    }
+
+    /// Sets the size and forgets everything beyond it.
+    pub(super) fn set_size(&mut self, size: u64) {
+        self.size = size;
+        let end = chunk::count(size);
+        self.dirty.clear(end..u64::MAX);
+        self.missing.remove(end..u64::MAX);
+        self.scraps.remove(size..u64::MAX);
+    }
+
+    /// The peer has made durable what our cut `seq` told of the body.
+    pub(super) fn thank_body(&mut self, seq: Seq) {
+        self.dirty.thank(seq);
+        if self.body_tag <= seq {
+            self.body_tag = 0;
+            self.shed = 0;
+            self.base = self.body.clone();
+        }
+    }
+
+    /// The stamp of a version cut now from a file last modified at `mtime`.
+    pub fn next_stamp(&self, mtime: i64) -> i64 {
+        if self.base == self.body { mtime } else { mtime.max(self.stamp) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(size: u64) -> File {
+        File { size, ..File::default() }
+    }
+
+    #[test]
+    fn growing_over_what_was_cut_off_is_a_change() {
+        let mut file = held(5_000);
+        file.resize(1_500, 1);
+        assert!(file.dirty.is_empty());
+        file.resize(3_000, 1);
+        assert_eq!(file.dirty.since(0).collect::<Vec<_>>(), vec![1..3]);
+    }
+
+    #[test]
+    fn growing_a_file_that_never_shrank_costs_nothing() {
+        let mut file = held(1_500);
+        file.resize(9_000, 1);
+        assert!(file.dirty.is_empty());
+        assert_eq!(file.body_tag, 1);
+    }
+
+    #[test]
+    fn bytes_cut_off_from_a_missing_chunk_do_not_come_back_with_it() {
+        let mut file = held(2_000);
+        file.missing.insert(0..2);
+        file.resize(1_200, 1);
+        file.resize(1_800, 1);
+        assert_eq!(file.scraps.iter().collect::<Vec<_>>(), vec![1_200..1_800]);
+    }
+}

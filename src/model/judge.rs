@@ -1,0 +1,179 @@
+//! What to do with a peer's cut: the verdict over each of its registers.
+//!
+//! A pure function of both sides' facts. Two rules make it converge without further messages:
+//! - of two concurrent versions exactly one side gives way, and it takes the other's version as it
+//!   is: so the same file at the same version has the same bytes everywhere;
+//! - an unlink against anything concurrent is answered by a new event of the side that still has the
+//!   file.
+//!
+//! Precondition: nothing here that the cut speaks of is fresh (the caller takes a cut of it first).
+//!
+//! Why exactly one gives way: both compare (stamp, replica), stamps never go back between two
+//! acknowledgements, and each side compares its latest version with what it hears. If both gave way,
+//! each would have seen a greater key than its own last one; if neither, a lesser one.
+
+use super::chunk::{self, ChunkSet};
+use super::cut::{BodyCut, Cut, FileCut, Place};
+use super::file::File;
+use super::ids::{FileId, ReplicaId};
+use super::limits::{CHUNK, NAME_BYTES};
+use super::name::Name;
+use super::share::Share;
+use super::version::Order;
+use std::collections::HashSet;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub file: FileId,
+    pub place: PlaceVerdict,
+    pub body: BodyVerdict,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlaceVerdict {
+    /// The cut says nothing of it, or something that waits for more.
+    Nothing,
+    /// Known here already.
+    Have,
+    Take,
+    /// Ours stays; the peer will give way.
+    Keep,
+    /// They unlinked what was edited here since: it stays, and they are told.
+    Revive,
+    /// The name is taken by a file of ours that loses it.
+    TakeFrom(FileId),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum BodyVerdict {
+    Nothing,
+    Have,
+    /// These chunks are the peer's from now on.
+    Take(ChunkSet),
+    /// As `Take`, but our own version loses; where it has content of its own, it is copied first.
+    Yield {
+        changed: ChunkSet,
+        copy: bool,
+    },
+    Keep,
+}
+
+/// Judges `cut` of replica `peer` against `share`.
+pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
+    let moving: HashSet<FileId> = cut.files.iter().filter(|f| f.place.is_some()).map(|f| f.file).collect();
+    let judge_file = |cut_file: &FileCut| {
+        let place = match &cut_file.place {
+            Some(place) => judge_place(share, peer, cut_file, place, &moving),
+            None => PlaceVerdict::Nothing,
+        };
+        let body = match &cut_file.body {
+            Some(body) => judge_body(share, peer, cut, cut_file.file, body, &place),
+            None => BodyVerdict::Nothing,
+        };
+        Verdict { file: cut_file.file, place, body }
+    };
+    cut.files.iter().map(judge_file).collect()
+}
+
+fn judge_place(
+    share: &Share,
+    peer: ReplicaId,
+    cut: &FileCut,
+    place: &Place,
+    moving: &HashSet<FileId>,
+) -> PlaceVerdict {
+    let ours = share.file(cut.file);
+    let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
+    let Some(name) = &place.name else {
+        return match (ours, order) {
+            (None, _) | (_, Order::Equal | Order::After) => PlaceVerdict::Have,
+            (Some(f), Order::Before) if f.name.is_none() || place.seen.includes(&f.body) => {
+                PlaceVerdict::Take
+            }
+            (Some(f), Order::Concurrent) if f.name.is_none() => PlaceVerdict::Take,
+            _ => PlaceVerdict::Revive,
+        };
+    };
+    let gone = ours.is_none_or(|f| f.name.is_none());
+    match order {
+        Order::Equal | Order::After => return PlaceVerdict::Have,
+        // We unlinked it and they did not know: they will tell us anew if they want it to stay.
+        Order::Concurrent if gone => return PlaceVerdict::Keep,
+        Order::Concurrent if share.header().replica > peer => return PlaceVerdict::Keep,
+        _ => {}
+    }
+    if gone && cut.body.is_none() {
+        return PlaceVerdict::Nothing;
+    }
+    let holder = share.named(name).filter(|id| *id != cut.file && !moving.contains(id));
+    let Some(holder) = holder else { return PlaceVerdict::Take };
+    let stamp = cut.body.as_ref().map(|b| b.stamp).or(ours.map(|f| f.stamp)).unwrap_or(0);
+    let holder_stamp = share.file(holder).map_or(0, |f| f.stamp);
+    if (stamp, peer) > (holder_stamp, share.header().replica) {
+        PlaceVerdict::TakeFrom(holder)
+    } else {
+        PlaceVerdict::Keep
+    }
+}
+
+fn judge_body(
+    share: &Share,
+    peer: ReplicaId,
+    cut: &Cut,
+    id: FileId,
+    body: &BodyCut,
+    place: &PlaceVerdict,
+) -> BodyVerdict {
+    let comes = matches!(place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
+    let none = File::default();
+    let ours = match share.file(id).filter(|f| f.name.is_some()) {
+        Some(f) => f,
+        None if comes => &none,
+        None => return BodyVerdict::Nothing,
+    };
+    match ours.body.order(&body.version) {
+        Order::Equal | Order::After => BodyVerdict::Have,
+        Order::Before => BodyVerdict::Take(body.delta(cut.writer, &ours.body)),
+        Order::Concurrent if (body.stamp, peer) > (ours.stamp, share.header().replica) => {
+            let mut changed = body.delta(cut.writer, &ours.body);
+            ours.dirty.since(0).for_each(|range| changed.insert(range));
+            if ours.shed > 0 {
+                changed.insert((ours.size / CHUNK).min(ours.shed)..ours.shed);
+            }
+            changed.remove(chunk::count(body.attrs.size)..u64::MAX);
+            BodyVerdict::Yield { changed, copy: !ours.dirty.is_empty() || ours.shed > 0 }
+        }
+        Order::Concurrent => BodyVerdict::Keep,
+    }
+}
+
+const MARK: &[u8] = b".sync-conflict-";
+
+/// The name for the losing version of `name`, last modified at `stamp` (ns since 1970) on `replica`:
+/// `stem.sync-conflict-YYYYMMDD-HHMMSS-<replica>.ext`, shortened to 255 bytes, counted up while
+/// `taken`. A conflict copy's own mark is replaced, never repeated.
+pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn(&Name) -> bool) -> Name {
+    let bytes = name.as_bytes();
+    let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
+    let (stem, ext) = bytes.split_at(dot.unwrap_or(bytes.len()));
+    let stem = stem.windows(MARK.len()).position(|w| w == MARK).map_or(stem, |at| &stem[..at]);
+    let when = jiff::Timestamp::from_second(stamp.div_euclid(1_000_000_000)).unwrap_or_default();
+    let when = when.strftime("%Y%m%d-%H%M%S").to_string();
+    for attempt in 0u64.. {
+        let count = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+        let mark = [MARK, format!("{when}-{}{count}", replica.short()).as_bytes()].concat();
+        let room = NAME_BYTES - mark.len() - ext.len();
+        let candidate = [&stem[..stem.len().min(room)], &mark, ext].concat();
+        if let Ok(candidate) = Name::new(&candidate)
+            && !taken(&candidate)
+        {
+            return candidate;
+        }
+    }
+    unreachable!("there are more numbers than names in a directory")
+}
+
+/// Whether `name` is a conflict copy's.
+pub fn is_conflict_copy(name: &Name) -> bool {
+    name.as_bytes().windows(MARK.len()).any(|w| w == MARK)
+}

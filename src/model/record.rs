@@ -1,0 +1,88 @@
+//! What the journal says: every change of the [`Share`](super::share::Share), one record each.
+//!
+//! Invariant: the state after a crash is the state of the last checkpoint with the journal's records
+//! applied in order; nothing changes the share but [`Share::apply`](super::share::Share::apply).
+
+use super::chunk::ChunkSet;
+use super::cut::Cut;
+use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
+use super::message::Ack;
+use super::name::Name;
+use super::version::Version;
+use bincode::{Decode, Encode};
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Record {
+    /// From here on this replica counts as `writer`.
+    Began { writer: WriterId },
+    /// This replica belongs together with `peer`.
+    Paired { peer: ReplicaId },
+    /// A new file, wholly held, all its chunks dirty; `disk` is its inode under the mount.
+    Created { file: FileId, name: Name, size: u64, disk: u64 },
+    /// Names given and taken away, all at once. `None`: unlinked.
+    Moved { moves: Vec<(FileId, Option<Name>)> },
+    /// Chunks that were changed here, and the size after it.
+    Wrote { file: FileId, chunks: ChunkSet, size: u64 },
+    /// Bytes written into chunks that are not held: they outlive the arrival of the chunk.
+    Scrapped { file: FileId, bytes: ChunkSet, size: u64 },
+    /// A new size, whatever was there before.
+    Resized { file: FileId, size: u64 },
+    /// Mode, owner, times or extended attributes changed here.
+    Touched { file: FileId },
+    /// Files that move together until the peer has them.
+    Bonded { files: Vec<FileId> },
+    /// A cut of ours; its files' registers take its number.
+    Cut { seq: Seq, marks: Vec<CutMark> },
+    /// The peer has made these durable.
+    Thanked { acks: Vec<Ack> },
+    /// What a peer's cut did here.
+    Took { from: LogPosition, files: Vec<Taken> },
+    /// Chunks of a file that arrived.
+    Present { file: FileId, chunks: ChunkSet },
+    /// A peer's cut that is about to be applied: repeated after a crash unless `Took` follows.
+    /// With `staged`, content beside the pieces lies in `.syncfs/staging`.
+    Redo { cut: Box<Cut>, staged: bool },
+    /// A file that left no trace to be told: unlinked and acknowledged, or never announced.
+    Forgotten { file: FileId },
+    /// The inode under which a file now lies on the disk.
+    Lies { file: FileId, disk: u64 },
+}
+
+/// Which registers of a file a cut includes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CutMark {
+    pub file: FileId,
+    pub place: bool,
+    pub body: bool,
+    pub stamp: i64,
+}
+
+/// What a peer's cut did to one file.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Taken {
+    pub file: FileId,
+    pub place: Option<TakenPlace>,
+    pub body: Option<TakenBody>,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct TakenPlace {
+    pub name: Option<Name>,
+    pub version: Version,
+}
+
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct TakenBody {
+    pub version: Version,
+    pub stamp: i64,
+    pub size: u64,
+    /// Chunks whose content is now the peer's, held or not.
+    pub changed: ChunkSet,
+    /// Those of them that have yet to be fetched.
+    pub missing: ChunkSet,
+    /// The number to thank for once nothing is missing.
+    pub owed: Seq,
+    /// Our own concurrent version lost: what was dirty is so no more.
+    pub yielded: bool,
+    pub disk: u64,
+}

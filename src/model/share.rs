@@ -1,0 +1,459 @@
+//! The share as this replica knows it: every file, every name, what the peer has of them.
+//!
+//! A pure state machine: [`Share::apply`] takes one journal record and is the only way to change it.
+//! Invariants:
+//! - `names` holds exactly the names of the files that have one;
+//! - `head` is the number of our last cut; a change made now is tagged `head + 1`;
+//! - `fresh`, `unthanked` and `lacking` are exactly the files that are so.
+
+use super::chunk::{self, ChunkSet};
+use super::file::File;
+use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
+use super::message::Ack;
+use super::name::Name;
+use super::record::{CutMark, Record, Taken, TakenBody};
+use bincode::{Decode, Encode};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+#[derive(Clone, Debug)]
+pub struct Share {
+    header: Header,
+    files: HashMap<FileId, File>,
+    names: HashMap<Name, FileId>,
+    inos: HashMap<u64, FileId>,
+    /// Names given up that the peer may still know, and by whom.
+    left: HashMap<Name, FileId>,
+    bonds: HashMap<u64, BTreeSet<FileId>>,
+    fresh: BTreeSet<FileId>,
+    unthanked: BTreeSet<FileId>,
+    lacking: BTreeSet<FileId>,
+    touched: HashSet<FileId>,
+}
+
+/// What is kept beside the files.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Header {
+    pub replica: ReplicaId,
+    pub writer: WriterId,
+    pub head: Seq,
+    pub next_file: u64,
+    pub next_bond: u64,
+    pub peer: Option<ReplicaId>,
+    /// How far we have followed the peer's log.
+    pub followed: Option<LogPosition>,
+}
+
+impl Share {
+    pub fn new(replica: ReplicaId, writer: WriterId) -> Share {
+        let header =
+            Header { replica, writer, head: 0, next_file: 1, next_bond: 1, peer: None, followed: None };
+        Share::restore(header, [])
+    }
+
+    /// The share as a checkpoint recorded it.
+    pub fn restore(header: Header, files: impl IntoIterator<Item = (FileId, File)>) -> Share {
+        let mut share = Share {
+            header,
+            files: HashMap::new(),
+            names: HashMap::new(),
+            inos: HashMap::new(),
+            left: HashMap::new(),
+            bonds: HashMap::new(),
+            fresh: BTreeSet::new(),
+            unthanked: BTreeSet::new(),
+            lacking: BTreeSet::new(),
+            touched: HashSet::new(),
+        };
+        for (id, file) in files {
+            if let Some(name) = &file.name {
+                share.names.insert(name.clone(), id);
+            }
+            share.left.extend(file.left.iter().map(|n| (n.clone(), id)));
+            if let Some(bond) = file.bond {
+                share.bonds.entry(bond).or_default().insert(id);
+            }
+            share.insert(id, file);
+        }
+        share.touched.clear();
+        share
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub fn writer(&self) -> WriterId {
+        self.header.writer
+    }
+
+    pub fn file(&self, id: FileId) -> Option<&File> {
+        self.files.get(&id)
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (FileId, &File)> {
+        self.files.iter().map(|(id, f)| (*id, f))
+    }
+
+    pub fn named(&self, name: &Name) -> Option<FileId> {
+        self.names.get(name).copied()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = (&Name, FileId)> {
+        self.names.iter().map(|(n, id)| (n, *id))
+    }
+
+    /// The inode number of a file under the mount: the same after every restart.
+    pub fn ino(&self, id: FileId) -> u64 {
+        let mut ino = ino_hash(id);
+        // Two files of one hash: the later one takes the next free number.
+        while self.inos.get(&ino).is_some_and(|other| *other != id) {
+            ino += 1;
+        }
+        ino
+    }
+
+    pub fn by_ino(&self, ino: u64) -> Option<FileId> {
+        self.inos.get(&ino).copied()
+    }
+
+    pub fn fresh(&self) -> &BTreeSet<FileId> {
+        &self.fresh
+    }
+
+    pub fn unthanked(&self) -> &BTreeSet<FileId> {
+        &self.unthanked
+    }
+
+    pub fn lacking(&self) -> &BTreeSet<FileId> {
+        &self.lacking
+    }
+
+    /// The files that move together with `id`, itself included.
+    pub fn bonded(&self, id: FileId) -> Vec<FileId> {
+        let bond = self.files.get(&id).and_then(|f| f.bond);
+        match bond.and_then(|b| self.bonds.get(&b)) {
+            Some(members) => members.iter().copied().collect(),
+            None => vec![id],
+        }
+    }
+
+    /// The id that the next file made here takes.
+    pub fn next_file(&self) -> FileId {
+        FileId { writer: self.header.writer, counter: self.header.next_file }
+    }
+
+    /// The files changed since the last call, for the checkpoint.
+    pub fn take_touched(&mut self) -> HashSet<FileId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Notes when the disk's inode was last seen as it is; part of a checkpoint, not of the journal.
+    pub fn record_times(&mut self, id: FileId, disk: u64, times: (i64, i64)) {
+        if let Some(file) = self.files.get_mut(&id) {
+            (file.disk, file.recorded) = (disk, Some(times));
+        }
+    }
+
+    /// Changes the share as `record` says. Never fails: a record that speaks of a file that is gone
+    /// does nothing.
+    pub fn apply(&mut self, record: &Record) {
+        let tag = self.header.head + 1;
+        match record {
+            Record::Began { writer } => self.begin(*writer),
+            Record::Paired { peer } => self.header.peer = Some(*peer),
+            Record::Created { file, name, size, disk } => self.create(*file, name, *size, *disk),
+            Record::Moved { moves } => self.rename(moves, tag),
+            Record::Wrote { file, chunks, size } => self.change(*file, |f| f.wrote(chunks, *size, tag)),
+            Record::Scrapped { file, bytes, size } => self.change(*file, |f| f.scrapped(bytes, *size, tag)),
+            Record::Resized { file, size } => self.change(*file, |f| f.resize(*size, tag)),
+            Record::Touched { file } => self.change(*file, |f| f.body_tag = tag),
+            Record::Bonded { files } => self.bond(files),
+            Record::Cut { seq, marks } => self.cut(*seq, marks),
+            Record::Thanked { acks } => acks.iter().for_each(|ack| self.thank(ack)),
+            Record::Took { from, files } => self.take(*from, files),
+            Record::Present { file, chunks } => {
+                self.change(*file, |f| chunks.iter().for_each(|range| f.hold(&range)));
+            }
+            Record::Redo { .. } => {}
+            Record::Forgotten { file } => self.forget(*file),
+            Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
+        }
+    }
+
+    /// A new writer knows nothing of what the old one has told: everything not acknowledged is fresh.
+    fn begin(&mut self, writer: WriterId) {
+        self.header.writer = writer;
+        self.header.next_file = 1;
+        let tag = self.header.head + 1;
+        for id in self.unthanked.clone() {
+            self.change(id, |f| {
+                if f.place_tag != 0 {
+                    f.place_tag = tag;
+                }
+                if f.body_tag != 0 {
+                    f.body_tag = tag;
+                }
+            });
+        }
+    }
+
+    fn create(&mut self, id: FileId, name: &Name, size: u64, disk: u64) {
+        let tag = self.header.head + 1;
+        if id.writer == self.header.writer {
+            self.header.next_file = self.header.next_file.max(id.counter + 1);
+        }
+        let mut file = File { disk, size, body_tag: tag, ..File::default() };
+        file.dirty.mark(0..chunk::count(size), tag);
+        self.insert(id, file);
+        self.rename(&[(id, Some(name.clone()))], tag);
+    }
+
+    fn rename(&mut self, moves: &[(FileId, Option<Name>)], tag: Seq) {
+        for (id, _) in moves {
+            let Some(name) = self.files.get_mut(id).and_then(|f| f.name.take()) else { continue };
+            self.names.remove(&name);
+            let file = self.files.get_mut(id).expect("just seen");
+            if !file.is_untold() && !file.left.contains(&name) {
+                file.left.push(name.clone());
+                self.left.insert(name, *id);
+            }
+        }
+        for (id, name) in moves {
+            let Some(file) = self.files.get_mut(id) else { continue };
+            file.place_tag = tag;
+            match name {
+                Some(name) => {
+                    file.name = Some(name.clone());
+                    self.names.insert(name.clone(), *id);
+                    // The peer may still see another file here: it must hear of both at once.
+                    if let Some(&other) = self.left.get(name).filter(|other| *other != id) {
+                        self.bond(&[*id, other]);
+                    }
+                }
+                None if file.is_untold() => self.forget(*id),
+                None => {
+                    file.body_tag = 0;
+                    file.dirty = Default::default();
+                }
+            }
+            self.refresh(*id);
+        }
+        if moves.len() > 1 {
+            let alive: Vec<FileId> =
+                moves.iter().map(|m| m.0).filter(|id| self.files.contains_key(id)).collect();
+            self.bond(&alive);
+        }
+    }
+
+    fn bond(&mut self, files: &[FileId]) {
+        let known: Vec<FileId> = files.iter().copied().filter(|id| self.files.contains_key(id)).collect();
+        if known.len() < 2 {
+            return;
+        }
+        let bond = known.iter().find_map(|id| self.files[id].bond).unwrap_or_else(|| {
+            self.header.next_bond += 1;
+            self.header.next_bond - 1
+        });
+        for id in known {
+            let members = match self.files[&id].bond {
+                Some(old) if old == bond => continue,
+                Some(old) => self.bonds.remove(&old).unwrap_or_default(),
+                None => BTreeSet::from([id]),
+            };
+            for member in members {
+                self.change(member, |f| f.bond = Some(bond));
+                self.bonds.entry(bond).or_default().insert(member);
+            }
+        }
+    }
+
+    /// A bond is over when the peer has everything of all its files.
+    fn unbond(&mut self, bond: u64) {
+        let Some(members) = self.bonds.get(&bond) else { return };
+        if members.iter().all(|id| !self.unthanked.contains(id)) {
+            for id in self.bonds.remove(&bond).expect("just seen") {
+                self.change(id, |f| f.bond = None);
+            }
+        }
+    }
+
+    fn cut(&mut self, seq: Seq, marks: &[CutMark]) {
+        self.header.head = seq;
+        let writer = self.header.writer;
+        for mark in marks {
+            self.change(mark.file, |f| {
+                if mark.place {
+                    f.place = f.place.with(writer, seq);
+                    f.place_cut = seq;
+                }
+                if mark.body {
+                    f.body = f.body.with(writer, seq);
+                    f.body_cut = seq;
+                    f.stamp = mark.stamp;
+                }
+            });
+        }
+    }
+
+    fn thank(&mut self, ack: &Ack) {
+        let Some(file) = self.files.get_mut(&ack.file) else { return };
+        let bond = file.bond;
+        if ack.body != 0 {
+            file.thank_body(ack.body);
+        }
+        if file.place_tag != 0 && file.place_tag <= ack.place {
+            file.place_tag = 0;
+            self.clear_left(ack.file);
+        }
+        self.refresh(ack.file);
+        if self.files[&ack.file].name.is_none() && self.files[&ack.file].place_tag == 0 {
+            self.forget(ack.file);
+        }
+        if let Some(bond) = bond {
+            self.unbond(bond);
+        }
+    }
+
+    fn clear_left(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        for name in std::mem::take(&mut file.left) {
+            if self.left.get(&name) == Some(&id) {
+                self.left.remove(&name);
+            }
+        }
+    }
+
+    fn take(&mut self, from: LogPosition, files: &[Taken]) {
+        self.header.followed = match self.header.followed {
+            Some(old) if old.writer == from.writer && old.seq > from.seq => Some(old),
+            _ => Some(from),
+        };
+        for taken in files.iter().filter(|t| t.place.is_some()) {
+            if let Some(name) = self.files.get_mut(&taken.file).and_then(|f| f.name.take()) {
+                self.names.remove(&name);
+            }
+        }
+        for taken in files {
+            if !self.files.contains_key(&taken.file) {
+                match (&taken.place, &taken.body) {
+                    (Some(place), Some(_)) if place.name.is_some() => {}
+                    _ => continue,
+                }
+                self.insert(taken.file, File::default());
+            }
+            if let Some(place) = &taken.place {
+                self.clear_left(taken.file);
+                let file = self.files.get_mut(&taken.file).expect("just made");
+                file.name = place.name.clone();
+                file.place = place.version.clone();
+                file.place_tag = 0;
+                match &place.name {
+                    Some(name) => {
+                        self.names.insert(name.clone(), taken.file);
+                    }
+                    None => {
+                        self.forget(taken.file);
+                        continue;
+                    }
+                }
+            }
+            if let Some(body) = &taken.body {
+                let writer = self.header.writer;
+                self.change(taken.file, |f| take_body(f, body, writer));
+            }
+            self.refresh(taken.file);
+            if let Some(bond) = self.files[&taken.file].bond {
+                self.unbond(bond);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: FileId) {
+        let Some(file) = self.files.remove(&id) else { return };
+        if let Some(name) = &file.name
+            && self.names.get(name) == Some(&id)
+        {
+            self.names.remove(name);
+        }
+        for name in &file.left {
+            if self.left.get(name) == Some(&id) {
+                self.left.remove(name);
+            }
+        }
+        self.inos.remove(&self.ino(id));
+        for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking] {
+            set.remove(&id);
+        }
+        self.touched.insert(id);
+        if let Some(bond) = file.bond {
+            if let Some(members) = self.bonds.get_mut(&bond) {
+                members.remove(&id);
+            }
+            self.unbond(bond);
+        }
+    }
+
+    fn insert(&mut self, id: FileId, file: File) {
+        let ino = self.ino(id);
+        self.inos.insert(ino, id);
+        self.files.insert(id, file);
+        self.refresh(id);
+    }
+
+    fn change(&mut self, id: FileId, change: impl FnOnce(&mut File)) {
+        if let Some(file) = self.files.get_mut(&id) {
+            change(file);
+            self.refresh(id);
+        }
+    }
+
+    fn refresh(&mut self, id: FileId) {
+        let Some(file) = self.files.get(&id) else { return };
+        for (set, is) in [
+            (&mut self.fresh, file.is_fresh()),
+            (&mut self.unthanked, !file.is_thanked()),
+            (&mut self.lacking, !file.is_whole()),
+        ] {
+            if is {
+                set.insert(id);
+            } else {
+                set.remove(&id);
+            }
+        }
+        self.touched.insert(id);
+    }
+}
+
+fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
+    file.body = body.version.clone();
+    file.stamp = body.stamp;
+    file.owed = body.owed;
+    file.disk = body.disk;
+    for range in body.changed.iter() {
+        file.dirty.clear(range.clone());
+        file.hold(&range);
+    }
+    file.set_size(body.size);
+    file.missing.extend(&body.missing);
+    if body.yielded {
+        file.dirty = Default::default();
+    }
+    if file.dirty.is_empty() && (body.yielded || file.body_tag <= body.version.get(writer)) {
+        file.body_tag = 0;
+        file.shed = 0;
+        file.base = file.body.clone();
+    }
+}
+
+/// A number below 2^63 and above the root's, the same for the same file for ever.
+fn ino_hash(id: FileId) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&id.writer.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&id.counter.to_le_bytes());
+    (xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).max(2)
+}
+
+/// A set of whole chunks for a file of `size` bytes.
+pub fn all_chunks(size: u64) -> ChunkSet {
+    ChunkSet::of(0..chunk::count(size))
+}
