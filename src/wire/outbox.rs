@@ -167,3 +167,92 @@ impl State {
         Some(body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::FrameReader;
+    use super::super::session::parse;
+    use super::super::tests::{announce, deliver};
+    use super::*;
+    use std::sync::Arc;
+
+    async fn drain(outbox: &Outbox) -> Vec<Message> {
+        let (mut bytes, mut messages) = (Vec::new(), Vec::new());
+        while !outbox.is_empty() {
+            let mut batch = Vec::new();
+            assert!(outbox.take(&mut batch).await);
+            bytes.extend(batch);
+        }
+        let mut reader = FrameReader::new(&bytes[..]);
+        while let Ok(body) = reader.next(FRAME_BYTES).await {
+            messages.push(parse(&body).unwrap());
+        }
+        messages
+    }
+
+    #[tokio::test]
+    async fn words_overtake_announcements_and_those_overtake_bulk_each_in_order() {
+        let outbox = Outbox::new(Stop::default());
+        outbox.push(Class::Bulk, &deliver(1, 200_000));
+        outbox.push(Class::Bulk, &deliver(2, 10));
+        outbox.push(Class::Soon, &announce(3));
+        outbox.push(Class::Soon, &deliver(4, 10));
+        outbox.push(Class::Soon, &announce(5));
+        outbox.push(Class::Word, &Message::Accept { seq: 6 });
+        outbox.push(Class::Word, &Message::Accept { seq: 7 });
+        let expected = [
+            Message::Accept { seq: 6 },
+            Message::Accept { seq: 7 },
+            announce(3),
+            deliver(4, 10),
+            announce(5),
+            deliver(1, 200_000),
+            deliver(2, 10),
+        ];
+        assert_eq!(drain(&outbox).await, expected);
+    }
+
+    #[tokio::test]
+    async fn bulk_waits_for_room_and_neither_words_nor_other_classes_wait_with_it() {
+        let outbox = Arc::new(Outbox::new(Stop::default()));
+        while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
+            outbox.push_when_room(Class::Bulk, &deliver(1, 500_000)).await;
+        }
+        let waiting = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.push_when_room(Class::Bulk, &deliver(2, 10)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        outbox.push_when_room(Class::Soon, &announce(3)).await;
+        let first = drain(&outbox).await;
+        assert_eq!(first.first(), Some(&announce(3)));
+        waiting.await.unwrap();
+        assert_eq!(drain(&outbox).await, [deliver(2, 10)]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_released_when_the_session_ends() {
+        let outbox = Outbox::new(Stop::default());
+        while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
+            outbox.push(Class::Bulk, &deliver(1, 500_000));
+        }
+        let message = deliver(2, 10);
+        let ((), ()) = tokio::join!(outbox.push_when_room(Class::Bulk, &message), async { outbox.close() });
+        assert!(outbox.is_empty() && !outbox.take(&mut Vec::new()).await);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_reads_ends_the_session_and_fills_nothing() {
+        let outbox = Outbox::new(Stop::default());
+        for n in 0..1_000_000 {
+            outbox.pong(n);
+        }
+        assert_eq!(drain(&outbox).await, [Message::Pong { nonce: 999_999 }]);
+        for n in 0..200 {
+            outbox.push(Class::Word, &deliver(n, 500_000));
+        }
+        assert!(outbox.stop.wanted().await.to_string().contains("does not take"));
+        assert!(outbox.state.lock().classes[0].bytes <= OUTBOX_BYTES);
+    }
+}

@@ -183,3 +183,115 @@ impl Heart {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::put;
+    use super::super::stage::Stop;
+    use super::*;
+    use std::sync::Arc;
+    use tokio::io::{DuplexStream, duplex, split};
+
+    /// A session on one end of a pipe, whose other end the test holds.
+    fn session(
+        events: usize,
+    ) -> (DuplexStream, mpsc::Receiver<Message>, Arc<Outbox>, tokio::task::JoinHandle<(Error, Vec<Duration>)>)
+    {
+        let (near, far) = duplex(1 << 20);
+        let (sender, receiver) = mpsc::channel(events);
+        let outbox = Arc::new(Outbox::new(Stop::default()));
+        let run = tokio::spawn({
+            let outbox = outbox.clone();
+            async move {
+                let (reader, mut writer) = split(near);
+                let rtts = Mutex::new(Vec::new());
+                let measured = |rtt| rtts.lock().push(rtt);
+                let mut reader = FrameReader::new(reader);
+                let end = run(&mut reader, &mut writer, &outbox, &sender, measured).await;
+                (end, rtts.into_inner())
+            }
+        });
+        (far, receiver, outbox, run)
+    }
+
+    fn frame(message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put(&mut bytes, &codec::encode(message));
+        bytes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_asked_and_then_given_up() {
+        let (far, _events, _outbox, run) = session(1);
+        let start = Instant::now();
+        let mut reader = FrameReader::new(far);
+        let mut asked = Vec::new();
+        while let Ok(body) = reader.next(FRAME_BYTES).await {
+            assert!(matches!(parse(&body), Ok(Message::Ping { .. })));
+            asked.push(start.elapsed().as_secs());
+        }
+        assert_eq!(asked, [0, 5, 10]);
+        assert_eq!(start.elapsed().as_secs(), 15);
+        assert!(matches!(run.await.unwrap().0, Error::Silent(15)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_answered_and_an_answer_measured() {
+        let (far, _events, outbox, run) = session(1);
+        let (reader, mut writer) = split(far);
+        let mut reader = FrameReader::new(reader);
+        let Message::Ping { nonce } = parse(&reader.next(FRAME_BYTES).await.unwrap()).unwrap() else {
+            panic!("no ping at the start");
+        };
+        tokio::time::advance(Duration::from_millis(40)).await;
+        for nonce in [nonce, nonce, nonce + 1] {
+            writer.write_all(&frame(&Message::Pong { nonce })).await.unwrap();
+        }
+        writer.write_all(&frame(&Message::Ping { nonce: 77 })).await.unwrap();
+        let answer = parse(&reader.next(FRAME_BYTES).await.unwrap()).unwrap();
+        assert_eq!(answer, Message::Pong { nonce: 77 });
+        outbox.stop.now("enough");
+        assert_eq!(run.await.unwrap().1, [Duration::from_millis(40)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_engine_keeps_the_session() {
+        let (far, mut events, _outbox, run) = session(1);
+        let (reader, mut writer) = split(far);
+        for seq in 0..3 {
+            writer.write_all(&frame(&Message::Accept { seq })).await.unwrap();
+        }
+        // Nobody takes events for two minutes, and still the peer hears from us.
+        let mut reader = FrameReader::new(reader);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(120) {
+            assert!(matches!(parse(&reader.next(FRAME_BYTES).await.unwrap()), Ok(Message::Ping { .. })));
+        }
+        assert!(!run.is_finished());
+        for seq in 0..3 {
+            assert_eq!(events.recv().await, Some(Message::Accept { seq }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_link_is_measured_every_half_minute() {
+        let (far, mut events, _outbox, _run) = session(8);
+        let (reader, mut writer) = split(far);
+        let mut reader = FrameReader::new(reader);
+        let start = Instant::now();
+        let talk = async {
+            loop {
+                writer.write_all(&frame(&Message::Accept { seq: 1 })).await.unwrap();
+                events.recv().await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let listen = async {
+            for at in [0, 30, 60] {
+                reader.next(FRAME_BYTES).await.unwrap();
+                assert_eq!(start.elapsed().as_secs(), at);
+            }
+        };
+        tokio::select! { () = talk => (), () = listen => () }
+    }
+}

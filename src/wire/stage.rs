@@ -120,13 +120,6 @@ impl Stage {
         Dialling(self.clone())
     }
 
-    /// Ends whatever is on the stage.
-    pub fn stop(&self, reason: &str) {
-        if let Some(current) = &self.state.lock().current {
-            current.stop.now(reason);
-        }
-    }
-
     /// The chooser's part: takes the stage for a connection, or finds that it is not needed. May
     /// wait for another connection's outcome; the caller bounds that.
     ///
