@@ -113,7 +113,10 @@ struct Shared {
     stage: Arc<Stage>,
     traffic: Arc<Traffic>,
     tasks: TaskTracker,
+    /// Stops everything.
     cancel: CancellationToken,
+    /// Stops listening, dialling and greeting.
+    shut: CancellationToken,
     /// Of the session whose `Up` the engine took last, until it takes its `Down`.
     outbox: Mutex<Option<Arc<Outbox>>>,
     rtt: Mutex<Option<Duration>>,
@@ -165,11 +168,13 @@ impl Link {
             }
         };
         let listen = listener.as_ref().and_then(|l| l.local_addr().ok());
+        let cancel = CancellationToken::new();
         let shared = Arc::new(Shared {
             stage: Stage::new(),
             traffic: Arc::default(),
             tasks: TaskTracker::new(),
-            cancel: CancellationToken::new(),
+            shut: cancel.child_token(),
+            cancel,
             outbox: Mutex::default(),
             rtt: Mutex::default(),
             last_error: Mutex::default(),
@@ -250,6 +255,7 @@ impl Link {
     pub async fn close(&self) {
         let deadline = Instant::now() + FLUSH;
         self.shared.tasks.close();
+        self.shared.shut.cancel();
         if let Some(outbox) = self.outbox() {
             outbox.finish();
             let _ = timeout_at(deadline, self.shared.stage.vacant()).await;
@@ -282,12 +288,12 @@ impl Events {
 }
 
 impl Context {
-    /// Runs a task until it is done or the link is closed.
+    /// Runs a task that listens, dials or greets until it is done or the link closes.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let cancel = self.shared.cancel.clone();
+        let shut = self.shared.shut.clone();
         self.shared.tasks.spawn(async move {
             tokio::select! {
-                () = cancel.cancelled() => (),
+                () = shut.cancelled() => (),
                 () = task => (),
             }
         });

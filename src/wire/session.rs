@@ -191,12 +191,13 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use tokio::io::{DuplexStream, duplex, split};
+    use tokio::task::JoinHandle;
+
+    /// Why it ended, and the round trips it measured.
+    type Ended = (Error, Vec<Duration>);
 
     /// A session on one end of a pipe, whose other end the test holds.
-    fn session(
-        events: usize,
-    ) -> (DuplexStream, mpsc::Receiver<Message>, Arc<Outbox>, tokio::task::JoinHandle<(Error, Vec<Duration>)>)
-    {
+    fn session(events: usize) -> (DuplexStream, mpsc::Receiver<Message>, Arc<Outbox>, JoinHandle<Ended>) {
         let (near, far) = duplex(1 << 20);
         let (sender, receiver) = mpsc::channel(events);
         let outbox = Arc::new(Outbox::new(Stop::default()));
