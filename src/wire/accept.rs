@@ -26,6 +26,8 @@ pub async fn run(context: Arc<Context>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                // A listener for both families shows IPv4 peers in IPv6 clothes.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let stranger = strangers.enter(address.ip());
                 let context = context.clone();
                 context.clone().spawn(async move {

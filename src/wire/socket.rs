@@ -13,6 +13,9 @@ use tokio::net::TcpStream;
 /// Heartbeats find a dead peer long before the kernel does. The kernel's own limit is generous
 /// because it also counts the time a living but busy peer keeps its window closed.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the kernel may hold that has not left yet: past it, urgent words would wait behind bulk that
+/// we can no longer call back.
+const UNSENT_BYTES: u32 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -37,7 +40,8 @@ impl Socket {
         let set = socket
             .set_tcp_nodelay(true)
             .and_then(|()| socket.set_tcp_keepalive(&keepalive))
-            .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
+            .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)))
+            .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES));
         if let Err(error) = set {
             tracing::debug!(%error, "a socket option could not be set");
         }

@@ -177,7 +177,9 @@ async fn relay(to: SocketAddr) -> Relay {
                     let carry = async {
                         let mut buffer = vec![0; 65536];
                         while let Ok(n @ 1..) = from.read(&mut buffer).await {
-                            open.wait_for(|open| *open).await.unwrap();
+                            if open.wait_for(|open| *open).await.is_err() {
+                                break;
+                            }
                             bytes[way].fetch_add(n as u64, SeqCst);
                             seen.lock().extend(&buffer[..n]);
                             if to.write_all(&buffer[..n]).await.is_err() {
@@ -478,6 +480,95 @@ async fn a_torn_connection_is_down_and_then_up_and_nothing_old_comes_along() {
         a.link.send(word(2000));
         b.down().await;
     }
+}
+
+/// A host that answers words and counts what happens, in order.
+async fn echo(mut host: Host, settled: Arc<AtomicU64>, ups: Arc<AtomicU64>) {
+    let mut is_up = false;
+    while let Some(event) = host.events.recv().await {
+        match event {
+            Event::Up(_) => {
+                assert!(!std::mem::replace(&mut is_up, true));
+                let n = ups.fetch_add(1, SeqCst) + 1;
+                host.link.send(word(n));
+            }
+            Event::Message(message) => {
+                assert!(is_up);
+                match message {
+                    Message::Flush { request } => host.link.send(Message::Flushed { request }),
+                    Message::Flushed { request } => settled.store(request, SeqCst),
+                    other => panic!("{other:?}"),
+                }
+            }
+            Event::Down { .. } => assert!(std::mem::replace(&mut is_up, false)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_every_tear_both_find_each_other_once() {
+    let pair = async || {
+        let (at_a, at_b) = (free(), free());
+        let (to_a, to_b) = (relay(at_a).await, relay(at_b).await);
+        let mut counts = Vec::new();
+        for host in [host(1, at_a, to_b.address).await, host(2, at_b, to_a.address).await] {
+            let count: [Arc<AtomicU64>; 2] = Default::default();
+            let [settled, ups] = count.clone();
+            tokio::spawn(echo(host, settled, ups));
+            counts.push(count);
+        }
+        for round in 1..6 {
+            until(|| counts.iter().all(|[settled, _]| settled.load(SeqCst) >= round)).await;
+            let seen: Vec<u64> = counts.iter().map(|[_, ups]| ups.load(SeqCst)).collect();
+            assert_eq!(seen, [round, round], "flapping");
+            to_a.tear();
+            to_b.tear();
+        }
+    };
+    tokio::join!(pair(), pair(), pair(), pair(), pair(), pair());
+}
+
+#[tokio::test]
+async fn a_word_overtakes_bulk_that_waits() {
+    let at_b = free();
+    let relay = relay(at_b).await;
+    let mut b = host(2, at_b, NOWHERE).await;
+    let mut a = host(1, free(), relay.address).await;
+    a.up().await;
+    b.up().await;
+    relay.open.send_replace(false);
+    for n in 0..20 {
+        a.link.send(deliver(n, 1_000_000));
+    }
+    // What the network takes at once can't be overtaken; the rest can.
+    tokio::task::yield_now().await;
+    a.link.send(announce(1));
+    a.link.send(word(1));
+    relay.open.send_replace(true);
+    let mut order = Vec::new();
+    while order.len() < 22 {
+        order.push(b.message().await);
+    }
+    let place = |message: &Message| order.iter().position(|m| m == message).unwrap();
+    assert!(place(&word(1)) < place(&announce(1)) && place(&announce(1)) < 15, "{}", place(&announce(1)));
+    order.retain(|m| matches!(m, Message::Deliver { .. }));
+    assert_eq!(order, (0..20).map(|n| deliver(n, 1_000_000)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_small_announcement_costs_26_bytes_more_than_itself() {
+    let at_b = free();
+    let mut b = host(2, at_b, NOWHERE).await;
+    let mut a = host(1, any(), at_b).await;
+    a.up().await;
+    b.up().await;
+    until(|| a.link.counters().rtt.is_some() && b.link.counters().rtt.is_some()).await;
+    let before = a.link.counters().sent_bytes;
+    a.link.send(announce(1));
+    assert_eq!(b.message().await, announce(1));
+    // Four of the frame, 22 of one TLS record.
+    let cost = a.link.counters().sent_bytes - before;
+    assert_eq!(cost, codec::encode(&announce(1)).len() as u64 + 26);
 }
 
 #[tokio::test]
