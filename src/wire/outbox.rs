@@ -30,9 +30,9 @@ pub enum Class {
 impl Class {
     pub fn of(message: &Message) -> Class {
         match message {
+            word if word.is_urgent() => Class::Word,
             Message::Announce(_) => Class::Soon,
-            Message::Deliver { .. } => Class::Bulk,
-            _ => Class::Word,
+            _ => Class::Bulk,
         }
     }
 }
@@ -240,6 +240,13 @@ mod tests {
         let message = deliver(2, 10);
         let ((), ()) = tokio::join!(outbox.push_when_room(Class::Bulk, &message), async { outbox.close() });
         assert!(outbox.is_empty() && !outbox.take(&mut Vec::new()).await);
+    }
+
+    #[tokio::test]
+    async fn a_message_too_large_for_a_frame_ends_the_session_unsent() {
+        let outbox = Outbox::new(Stop::default());
+        outbox.push(Class::Bulk, &deliver(1, FRAME_BYTES));
+        assert!(outbox.stop.wanted().await.to_string().contains("too large") && outbox.is_empty());
     }
 
     #[tokio::test]
