@@ -50,3 +50,9 @@ pub const ACKS: usize = 65_536;
 /// Feature names in a greeting, and bytes in one.
 pub const FEATURES: usize = 64;
 pub const FEATURE_BYTES: usize = 64;
+/// Bytes of one class of bulk messages queued for the peer; past it whoever can wait does.
+pub const QUEUE_BYTES: usize = 8 << 20;
+/// Bytes queued for the peer in all; past it the peer takes nothing and the session ends.
+pub const OUTBOX_BYTES: usize = 64 << 20;
+/// Events that wait for the engine; past it nothing more is read from the peer.
+pub const EVENTS: usize = 8;

@@ -1,0 +1,125 @@
+//! Frames: how values lie on the stream.
+//!
+//! A frame is a header of 4 bytes and a body. The header is a little-endian `u32`: its low 24 bits
+//! are the body's length in bytes, its high 8 bits are flags. No flag is known yet (compression will
+//! be one); a frame with an unknown flag is refused, not guessed at.
+//!
+//! Invariants: a length is checked against its limit before anything is done with it; memory grows
+//! only as bytes arrive, never by what a header promises.
+
+use super::error::{Error, Result};
+use crate::model::limits::FRAME_BYTES;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Bytes of a frame before its body.
+pub const HEADER_BYTES: usize = 4;
+/// A buffer larger than this is given back once it is empty.
+const KEEP_BYTES: usize = 256 << 10;
+/// Least room for one read.
+const READ_BYTES: usize = 16 << 10;
+
+const _: () = assert!(FRAME_BYTES < 1 << 24, "a frame's length takes 24 bits");
+
+/// Adds one frame to `out`. `body` is at most [`FRAME_BYTES`] long: the caller has checked.
+pub fn put(out: &mut Vec<u8>, body: &[u8]) {
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+/// Takes frames off a stream.
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub fn new(stream: R) -> FrameReader<R> {
+        FrameReader { stream, buffer: BytesMut::new() }
+    }
+
+    /// The body of the next frame, if all of it has arrived.
+    ///
+    /// # Errors
+    /// [`Error::FrameTooLong`] for more than `limit` bytes; [`Error::UnknownFlags`].
+    pub fn take(&mut self, limit: usize) -> Result<Option<BytesMut>> {
+        let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let header = u32::from_le_bytes(*header);
+        let (length, flags) = ((header & 0x00ff_ffff) as usize, (header >> 24) as u8);
+        if flags != 0 {
+            return Err(Error::UnknownFlags(flags));
+        }
+        if length > limit {
+            return Err(Error::FrameTooLong(length));
+        }
+        if self.buffer.len() < HEADER_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(HEADER_BYTES);
+        Ok(Some(self.buffer.split_to(length)))
+    }
+
+    /// Waits for more bytes. Nothing is lost if the wait is given up.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] at the end of the stream, [`Error::Broken`].
+    pub async fn fill(&mut self) -> Result<()> {
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(Error::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The body of the next frame.
+    pub async fn next(&mut self, limit: usize) -> Result<BytesMut> {
+        loop {
+            match self.take(limit)? {
+                Some(body) => return Ok(body),
+                None => self.fill().await?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(bytes: &[u8]) -> FrameReader<&[u8]> {
+        FrameReader::new(bytes)
+    }
+
+    #[tokio::test]
+    async fn frames_come_back_whole_and_in_order() {
+        let mut bytes = Vec::new();
+        put(&mut bytes, b"one");
+        put(&mut bytes, b"");
+        put(&mut bytes, &[7; 100_000]);
+        let mut reader = reader(&bytes);
+        assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], b"one");
+        assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], b"");
+        assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], &[7; 100_000]);
+        assert!(matches!(reader.next(FRAME_BYTES).await, Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_frame_past_the_limit_and_an_unknown_flag_are_refused_at_the_header() {
+        let long = (FRAME_BYTES as u32 + 1).to_le_bytes();
+        assert!(matches!(reader(&long).next(FRAME_BYTES).await, Err(Error::FrameTooLong(_))));
+        let flagged = (1u32 << 24 | 3).to_le_bytes();
+        assert!(matches!(reader(&flagged).next(FRAME_BYTES).await, Err(Error::UnknownFlags(1))));
+    }
+
+    #[tokio::test]
+    async fn a_promised_frame_costs_no_memory_until_it_arrives() {
+        let mut bytes = (FRAME_BYTES as u32).to_le_bytes().to_vec();
+        bytes.extend([0; 1000]);
+        let mut reader = reader(&bytes);
+        assert!(matches!(reader.next(FRAME_BYTES).await, Err(Error::Closed)));
+        assert!(reader.buffer.capacity() <= 2 * (READ_BYTES + bytes.len()), "{}", reader.buffer.capacity());
+    }
+}

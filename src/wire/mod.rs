@@ -1,0 +1,30 @@
+//! Floor 1: the network's door.
+//!
+//! One authenticated, encrypted TCP connection to the one peer, kept up for as long as the daemon
+//! runs. Reading order: [`link`] (what the engine sees), `stage` (which of several connections
+//! lives), `greeting`, `session`, `outbox`, `frame`; beside them [`key`], `tls`, `socket`, `dial`,
+//! `accept`.
+//!
+//! Invariants: nothing a peer sends is looked at before TLS has proved that it holds the share's
+//! key; nothing a peer sends makes us panic, wait for ever or claim memory beyond
+//! [`limits`](crate::model::limits).
+
+mod accept;
+mod dial;
+pub mod error;
+mod frame;
+mod greeting;
+pub mod key;
+pub mod link;
+mod log;
+mod outbox;
+mod session;
+mod socket;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use error::{Error, Result};
+pub use key::Key;
+pub use link::{Config, Counters, DEFAULT_PORT, Event, Events, Link, Session};

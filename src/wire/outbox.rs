@@ -1,0 +1,265 @@
+//! What waits to be sent in one session, in three classes.
+//!
+//! Invariants: a more urgent class is emptied first, order is kept within a class; the memory is
+//! bounded, for a peer that talks but does not read ends the session; nothing outlives its session.
+
+use super::frame;
+use super::stage::Stop;
+use crate::model::codec;
+use crate::model::limits::{FRAME_BYTES, OUTBOX_BYTES, QUEUE_BYTES};
+use crate::model::message::Message;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use tokio::sync::Notify;
+
+/// Frames are gathered into one write up to this many bytes; what is urgent waits no longer than
+/// such a write takes.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Who overtakes whom; the lesser goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Small words that somebody waits for.
+    Word,
+    /// Announcements, and deliveries that a reader waits for.
+    Soon,
+    /// Deliveries that nobody waits for.
+    Bulk,
+}
+
+impl Class {
+    pub fn of(message: &Message) -> Class {
+        match message {
+            word if word.is_urgent() => Class::Word,
+            Message::Announce(_) => Class::Soon,
+            _ => Class::Bulk,
+        }
+    }
+}
+
+pub struct Outbox {
+    state: Mutex<State>,
+    /// Ends the session that this outbox belongs to.
+    pub stop: Stop,
+    filled: Notify,
+    drained: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    classes: [Queue; 3],
+    /// The answer to the peer's last heartbeat: one at most, however many it sends.
+    pong: Option<u64>,
+    /// The session is over; nothing goes in or out.
+    closed: bool,
+    /// Nothing more goes in, what is in goes out.
+    finishing: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub fn new(stop: Stop) -> Outbox {
+        Outbox { state: Mutex::default(), stop, filled: Notify::new(), drained: Notify::new() }
+    }
+
+    /// Queues a message. Ends the session if the message is too large for a frame or the peer has
+    /// left too much untaken.
+    pub fn push(&self, class: Class, message: &Message) {
+        self.insert(&mut self.state.lock(), class, codec::encode(message));
+    }
+
+    /// Queues a message once there is room in its class; returns at once when the session is over.
+    pub async fn push_when_room(&self, class: Class, message: &Message) {
+        let body = codec::encode(message);
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            // Registered before the look, so that room made in between is not missed.
+            drained.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                if state.closed || state.finishing || state.classes[class as usize].bytes <= QUEUE_BYTES {
+                    return self.insert(&mut state, class, body);
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Queues the answer to a heartbeat.
+    pub fn pong(&self, nonce: u64) {
+        self.state.lock().pong = Some(nonce);
+        self.filled.notify_one();
+    }
+
+    fn insert(&self, state: &mut State, class: Class, body: Vec<u8>) {
+        if state.closed || state.finishing {
+            return;
+        }
+        if body.len() > FRAME_BYTES {
+            tracing::error!(bytes = body.len(), "a message is too large for a frame; this is a bug");
+            return self.stop.now("a message for the peer was too large");
+        }
+        if state.classes.iter().map(|q| q.bytes).sum::<usize>() + body.len() > OUTBOX_BYTES {
+            return self.stop.now("the peer does not take what it is sent");
+        }
+        let queue = &mut state.classes[class as usize];
+        queue.bytes += body.len();
+        queue.frames.push_back(body);
+        self.filled.notify_one();
+    }
+
+    /// Waits for frames and puts a batch of them into `out`; `false` when there will be none.
+    pub async fn take(&self, out: &mut Vec<u8>) -> bool {
+        loop {
+            {
+                let mut state = self.state.lock();
+                while out.len() < BATCH_BYTES
+                    && let Some(body) = state.pop()
+                {
+                    frame::put(out, &body);
+                }
+                if !out.is_empty() {
+                    self.drained.notify_waiters();
+                    return true;
+                }
+                if state.closed || state.finishing {
+                    return false;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.pong.is_none() && state.classes.iter().all(|q| q.frames.is_empty())
+    }
+
+    /// Lets out what is in and takes nothing more.
+    pub fn finish(&self) {
+        self.state.lock().finishing = true;
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Drops what is in and takes nothing more.
+    pub fn close(&self) {
+        *self.state.lock() = State { closed: true, ..State::default() };
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        if let Some(nonce) = self.pong.take() {
+            return Some(codec::encode(&Message::Pong { nonce }));
+        }
+        let queue = self.classes.iter_mut().find(|q| !q.frames.is_empty())?;
+        let body = queue.frames.pop_front()?;
+        queue.bytes -= body.len();
+        Some(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::FrameReader;
+    use super::super::session::parse;
+    use super::super::tests::{announce, deliver};
+    use super::*;
+    use std::sync::Arc;
+
+    async fn drain(outbox: &Outbox) -> Vec<Message> {
+        let (mut bytes, mut messages) = (Vec::new(), Vec::new());
+        while !outbox.is_empty() {
+            let mut batch = Vec::new();
+            assert!(outbox.take(&mut batch).await);
+            bytes.extend(batch);
+        }
+        let mut reader = FrameReader::new(&bytes[..]);
+        while let Ok(body) = reader.next(FRAME_BYTES).await {
+            messages.push(parse(&body).unwrap());
+        }
+        messages
+    }
+
+    #[tokio::test]
+    async fn words_overtake_announcements_and_those_overtake_bulk_each_in_order() {
+        let outbox = Outbox::new(Stop::default());
+        outbox.push(Class::Bulk, &deliver(1, 200_000));
+        outbox.push(Class::Bulk, &deliver(2, 10));
+        outbox.push(Class::Soon, &announce(3));
+        outbox.push(Class::Soon, &deliver(4, 10));
+        outbox.push(Class::Soon, &announce(5));
+        outbox.push(Class::Word, &Message::Accept { seq: 6 });
+        outbox.push(Class::Word, &Message::Accept { seq: 7 });
+        let expected = [
+            Message::Accept { seq: 6 },
+            Message::Accept { seq: 7 },
+            announce(3),
+            deliver(4, 10),
+            announce(5),
+            deliver(1, 200_000),
+            deliver(2, 10),
+        ];
+        assert_eq!(drain(&outbox).await, expected);
+    }
+
+    #[tokio::test]
+    async fn bulk_waits_for_room_and_neither_words_nor_other_classes_wait_with_it() {
+        let outbox = Arc::new(Outbox::new(Stop::default()));
+        while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
+            outbox.push_when_room(Class::Bulk, &deliver(1, 500_000)).await;
+        }
+        let waiting = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.push_when_room(Class::Bulk, &deliver(2, 10)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        outbox.push_when_room(Class::Soon, &announce(3)).await;
+        let first = drain(&outbox).await;
+        assert_eq!(first.first(), Some(&announce(3)));
+        waiting.await.unwrap();
+        assert_eq!(drain(&outbox).await, [deliver(2, 10)]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_released_when_the_session_ends() {
+        let outbox = Outbox::new(Stop::default());
+        while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
+            outbox.push(Class::Bulk, &deliver(1, 500_000));
+        }
+        let message = deliver(2, 10);
+        let ((), ()) = tokio::join!(outbox.push_when_room(Class::Bulk, &message), async { outbox.close() });
+        assert!(outbox.is_empty() && !outbox.take(&mut Vec::new()).await);
+    }
+
+    #[tokio::test]
+    async fn a_message_too_large_for_a_frame_ends_the_session_unsent() {
+        let outbox = Outbox::new(Stop::default());
+        outbox.push(Class::Bulk, &deliver(1, FRAME_BYTES));
+        assert!(outbox.stop.wanted().await.to_string().contains("too large") && outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_reads_ends_the_session_and_fills_nothing() {
+        let outbox = Outbox::new(Stop::default());
+        for n in 0..1_000_000 {
+            outbox.pong(n);
+        }
+        assert_eq!(drain(&outbox).await, [Message::Pong { nonce: 999_999 }]);
+        for n in 0..200 {
+            outbox.push(Class::Word, &deliver(n, 500_000));
+        }
+        assert!(outbox.stop.wanted().await.to_string().contains("does not take"));
+        assert!(outbox.state.lock().classes[0].bytes <= OUTBOX_BYTES);
+    }
+}

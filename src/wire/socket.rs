@@ -1,0 +1,115 @@
+//! TCP as syncfs wants it: no delays, dead ends found, every byte counted.
+
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Heartbeats find a dead peer long before the kernel does. The kernel's own limit is generous
+/// because it also counts the time a living but busy peer keeps its window closed.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the kernel may hold that has not left yet: past it, urgent words would wait behind bulk that
+/// we can no longer call back.
+const UNSENT_BYTES: u32 = 128 << 10;
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// TCP payload of all connections since the start, handshakes included; bytes.
+#[derive(Default)]
+pub struct Traffic {
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+}
+
+/// A TCP stream that adds to the [`Traffic`] what passes.
+pub struct Socket {
+    stream: TcpStream,
+    traffic: Arc<Traffic>,
+}
+
+impl Socket {
+    /// Sets what the stream needs. That it can't be set is no reason not to talk.
+    pub fn new(stream: TcpStream, traffic: Arc<Traffic>) -> Socket {
+        let socket = SockRef::from(&stream);
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_EVERY);
+        let set = socket
+            .set_tcp_nodelay(true)
+            .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+            .and_then(|()| socket.set_tcp_user_timeout(Some(USER_TIMEOUT)))
+            .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a socket option could not be set");
+        }
+        Socket { stream, traffic }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.traffic.received.fetch_add((buffer.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.traffic.sent.fetch_add(written as u64, Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, bytes))?;
+        self.traffic.sent.fetch_add(written as u64, Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Fills `bytes` with randomness fit for keys.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// A random number for jitter and for telling sessions apart; nothing rests on its secrecy.
+pub fn random_number() -> u64 {
+    let mut bytes = [0; 8];
+    match random(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => super::greeting::clock_ms() as u64,
+    }
+}
