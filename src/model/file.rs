@@ -37,6 +37,8 @@ pub struct File {
     pub size: u64,
     pub dirty: Dirty,
     pub missing: ChunkSet,
+    /// The content lies in `.syncfs/partial`, not under the file's name.
+    pub partial: bool,
     pub scraps: ChunkSet,
     /// Chunks that were cut off since the last acknowledgement: if the file grows again, they changed.
     pub shed: u64,
@@ -113,6 +115,10 @@ impl File {
     pub(super) fn resize(&mut self, size: u64, tag: Seq) {
         if size < self.size {
             self.shed = self.shed.max(chunk::count(self.size));
+            // The chunk that was cut through reads differently now; whole ones are just gone.
+            if !size.is_multiple_of(CHUNK) {
+                self.dirty.mark(size / CHUNK..size / CHUNK + 1, tag);
+            }
         } else if size > self.size {
             let boundary = self.size / CHUNK;
             self.dirty.mark(boundary..chunk::count(size).min(self.shed).max(boundary), tag);
@@ -133,6 +139,15 @@ impl File {
         self.dirty.clear(end..u64::MAX);
         self.missing.remove(end..u64::MAX);
         self.scraps.remove(size..u64::MAX);
+    }
+
+    /// Nothing of the content is here any more; what was changed here and not told is lost.
+    pub(super) fn lose(&mut self) {
+        self.missing = ChunkSet::of(0..chunk::count(self.size));
+        self.scraps = ChunkSet::new();
+        self.dirty = Dirty::default();
+        self.body_tag = 0;
+        self.partial = true;
     }
 
     /// The peer has made durable what our cut `seq` told of the body.
@@ -163,7 +178,7 @@ mod tests {
     fn growing_over_what_was_cut_off_is_a_change() {
         let mut file = held(5_000);
         file.resize(1_500, 1);
-        assert!(file.dirty.is_empty());
+        assert_eq!(file.dirty.since(0).collect::<Vec<_>>(), vec![1..2]);
         file.resize(3_000, 1);
         assert_eq!(file.dirty.since(0).collect::<Vec<_>>(), vec![1..3]);
     }

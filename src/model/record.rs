@@ -17,6 +17,8 @@ pub enum Record {
     Began { writer: WriterId },
     /// This replica belongs together with `peer`.
     Paired { peer: ReplicaId },
+    /// The peer has followed our log up to here.
+    Heard { since: LogPosition },
     /// A new file, wholly held, all its chunks dirty; `disk` is its inode under the mount.
     Created { file: FileId, name: Name, size: u64, disk: u64 },
     /// Names given and taken away, all at once. `None`: unlinked.
@@ -44,6 +46,10 @@ pub enum Record {
     Redo { cut: Box<Cut>, staged: bool },
     /// A file that left no trace to be told: unlinked and acknowledged, or never announced.
     Forgotten { file: FileId },
+    /// The file's content is not on this disk any more: all of it is to be fetched.
+    Absent { file: FileId },
+    /// A file that is wholly held now lies under its own name.
+    Published { file: FileId },
     /// The inode under which a file now lies on the disk.
     Lies { file: FileId, disk: u64 },
 }
@@ -84,5 +90,7 @@ pub struct TakenBody {
     pub owed: Seq,
     /// Our own concurrent version lost: what was dirty is so no more.
     pub yielded: bool,
+    /// The content lies in `.syncfs/partial`.
+    pub partial: bool,
     pub disk: u64,
 }

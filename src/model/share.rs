@@ -41,12 +41,25 @@ pub struct Header {
     pub peer: Option<ReplicaId>,
     /// How far we have followed the peer's log.
     pub followed: Option<LogPosition>,
+    /// How far the peer said it has followed ours: less, later, means that it lost something.
+    pub heard: Option<LogPosition>,
+    /// Writers this replica was before.
+    pub past: Vec<WriterId>,
 }
 
 impl Share {
     pub fn new(replica: ReplicaId, writer: WriterId) -> Share {
-        let header =
-            Header { replica, writer, head: 0, next_file: 1, next_bond: 1, peer: None, followed: None };
+        let header = Header {
+            replica,
+            writer,
+            head: 0,
+            next_file: 1,
+            next_bond: 1,
+            peer: None,
+            followed: None,
+            heard: None,
+            past: Vec::new(),
+        };
         Share::restore(header, [])
     }
 
@@ -147,6 +160,11 @@ impl Share {
         std::mem::take(&mut self.touched)
     }
 
+    /// The files changed since then, without taking note.
+    pub fn touched_now(&self) -> Vec<FileId> {
+        self.touched.iter().copied().collect()
+    }
+
     /// Notes when the disk's inode was last seen as it is; part of a checkpoint, not of the journal.
     pub fn record_times(&mut self, id: FileId, disk: u64, times: (i64, i64)) {
         if let Some(file) = self.files.get_mut(&id) {
@@ -160,7 +178,8 @@ impl Share {
         let tag = self.header.head + 1;
         match record {
             Record::Began { writer } => self.begin(*writer),
-            Record::Paired { peer } => self.header.peer = Some(*peer),
+            Record::Paired { peer } => self.pair(*peer),
+            Record::Heard { since } => self.header.heard = Some(*since),
             Record::Created { file, name, size, disk } => self.create(*file, name, *size, *disk),
             Record::Moved { moves } => self.rename(moves, tag),
             Record::Wrote { file, chunks, size } => self.change(*file, |f| f.wrote(chunks, *size, tag)),
@@ -176,12 +195,30 @@ impl Share {
             }
             Record::Redo { .. } => {}
             Record::Forgotten { file } => self.forget(*file),
+            Record::Absent { file } => self.change(*file, File::lose),
+            Record::Published { file } => self.change(*file, |f| f.partial = false),
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
         }
     }
 
+    fn pair(&mut self, peer: ReplicaId) {
+        self.header.peer = Some(peer);
+        self.header.followed = None;
+        self.header.heard = None;
+    }
+
+    /// Whether a peer that has followed our log up to `since` must be told everything: it never met us,
+    /// or it has lost what it once had.
+    pub fn must_tell_everything(&self, since: Option<LogPosition>) -> bool {
+        let Some(since) = since else { return !self.files.is_empty() };
+        let ours = since.writer == self.header.writer || self.header.past.contains(&since.writer);
+        let back = self.header.heard.is_some_and(|h| h.writer == since.writer && h.seq > since.seq);
+        !ours || back
+    }
+
     /// A new writer knows nothing of what the old one has told: everything not acknowledged is fresh.
     fn begin(&mut self, writer: WriterId) {
+        self.header.past.push(self.header.writer);
         self.header.writer = writer;
         self.header.next_file = 1;
         let tag = self.header.head + 1;
@@ -429,6 +466,7 @@ fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
     file.stamp = body.stamp;
     file.owed = body.owed;
     file.disk = body.disk;
+    file.partial = body.partial;
     for range in body.changed.iter() {
         file.dirty.clear(range.clone());
         file.hold(&range);

@@ -1,0 +1,498 @@
+//! Applying a cut of the peer: one instant for everything it speaks of.
+//!
+//! Under the directory lock and the locks of all its files: what changed here since is cut first, the
+//! verdicts fall, content and names change, and one `Took` record says what became of it. A crash in
+//! between repeats the whole from its redo record.
+
+use super::cutter::Trigger;
+use super::host::{Host, location};
+use super::inbound::{Pending, Readiness};
+use super::node::{Data, Held};
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::{BodyCut, FileCut};
+use crate::model::ids::{FileId, LogPosition};
+use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, judge};
+use crate::model::limits::CHUNK;
+use crate::model::message::Ack;
+use crate::model::name::Name;
+use crate::model::record::{CutMark, Record, Taken, TakenBody, TakenPlace};
+use crate::store::{self, At};
+use parking_lot::MutexGuard;
+use rustix::fs::RenameFlags;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+/// Bytes of old content kept per file so that pages of a mapping can be told from changes.
+const SHADOW_BYTES: usize = 4 << 20;
+
+/// Content of a large cut, in a staging file at its own offsets.
+pub(super) struct Content {
+    pub file: File,
+    pub name: String,
+    pub have: ChunkSet,
+}
+
+pub(super) enum Outcome {
+    Applied(Vec<Ack>),
+    NotReady,
+}
+
+/// A file whose name or existence changes.
+struct Move {
+    file: FileId,
+    /// Where its content lies now; `None` for one that lies in `.syncfs/partial` and stays there.
+    from: Option<Lies>,
+    old: Option<Name>,
+    new: Option<Name>,
+    partial: bool,
+}
+
+enum Lies {
+    Name(Name),
+    Staging(String),
+}
+
+impl Lies {
+    fn at(&self) -> At<'_> {
+        match self {
+            Lies::Name(name) => At::Name(name),
+            Lies::Staging(name) => At::Staging(name),
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether anything here changes.
+    pub(super) fn touches(&self) -> bool {
+        matches!(self.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) | PlaceVerdict::Revive)
+            || matches!(self.body, BodyVerdict::Take(_) | BodyVerdict::Yield { .. })
+    }
+}
+
+impl Host {
+    pub(super) fn apply(&self, pending: &mut Pending) -> store::Result<Outcome> {
+        let mut stale: Vec<u64> = Vec::new();
+        let mut names: Vec<Name> = Vec::new();
+        let mut revived: Vec<FileId> = Vec::new();
+        let mut whole: Vec<FileId> = Vec::new();
+        let mut shadowed: Vec<Held> = Vec::new();
+        let acks;
+        {
+            let _names = self.names.write();
+            let nodes = self.nodes_of(&pending.cut);
+            let mut datas: Vec<MutexGuard<'_, Data>> = nodes.iter().map(|n| n.data.lock()).collect();
+            let index: HashMap<FileId, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
+
+            self.cut_silently(&nodes, &mut datas)?;
+            let verdicts = {
+                let share = self.share.lock();
+                let verdicts = judge(&share, self.peer(&share), &pending.cut);
+                match self.readiness(&share, pending, &verdicts) {
+                    Readiness::Ready => verdicts,
+                    _ => return Ok(Outcome::NotReady),
+                }
+            };
+
+            let mut taken = Vec::new();
+            let mut moves = Vec::new();
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                if let PlaceVerdict::TakeFrom(ours) = verdict.place {
+                    names.extend(self.step_aside(ours)?);
+                }
+                let at = index.get(&cut.file).copied();
+                if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at) {
+                    names.push(self.keep_copy(&nodes[at], &mut datas[at])?);
+                }
+                let body = match (&verdict.body, &cut.body) {
+                    (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }, Some(body)) => {
+                        let yielded = matches!(verdict.body, BodyVerdict::Yield { .. });
+                        let pair = at.map(|at| (&nodes[at], &mut *datas[at]));
+                        let taken = self.take_body(pending, cut, body, changed, yielded, pair)?;
+                        if let Some(at) = at {
+                            stale.push(nodes[at].ino);
+                            if !datas[at].shadows.is_empty() {
+                                shadowed.push(nodes[at].clone());
+                            }
+                        }
+                        Some(taken)
+                    }
+                    _ => None,
+                };
+                let place = self.take_place(cut, verdict, body.as_ref(), &mut moves);
+                if verdict.place == PlaceVerdict::Revive {
+                    revived.push(cut.file);
+                }
+                if place.is_some() || body.is_some() {
+                    taken.push(Taken { file: cut.file, place, body });
+                }
+            }
+            for m in &moves {
+                if m.new.is_none()
+                    && let Some(&at) = index.get(&m.file)
+                {
+                    datas[at].orphan = self.share.lock().file(m.file).map(|f| f.missing.clone());
+                    stale.push(nodes[at].ino);
+                }
+                names.extend(m.old.iter().chain(&m.new).cloned());
+            }
+            self.carry_out(&moves)?;
+
+            let mut share = self.share.lock();
+            let from = LogPosition { writer: pending.cut.writer, seq: pending.cut.seq };
+            let changed: Vec<(FileId, ChunkSet)> = taken
+                .iter()
+                .filter_map(|t| t.body.as_ref().map(|b| (t.file, b.changed.clone())))
+                .collect();
+            self.commit(&mut share, Record::Took { from, files: taken })?;
+            for id in &revived {
+                let Some(f) = share.file(*id) else { continue };
+                let (name, size) = (f.name.clone(), f.size);
+                let chunks = ChunkSet::of(0..chunk::count(size));
+                self.commit(&mut share, Record::Moved { moves: vec![(*id, name)] })?;
+                self.commit(&mut share, Record::Wrote { file: *id, chunks, size })?;
+            }
+            let mut all = Vec::new();
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                let have = matches!(verdict.place, PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
+                let place = cut.place.as_ref().filter(|_| have).map_or(0, |p| p.version.get(pending.cut.writer));
+                let has = matches!(
+                    verdict.body,
+                    BodyVerdict::Have | BodyVerdict::Take(_) | BodyVerdict::Yield { .. }
+                );
+                let durable = share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial);
+                let body = cut
+                    .body
+                    .as_ref()
+                    .filter(|_| has && durable)
+                    .map_or(0, |b| b.version.get(pending.cut.writer));
+                if place != 0 || body != 0 {
+                    all.push(Ack { file: cut.file, place, body });
+                }
+            }
+            acks = all;
+            for (id, changed) in &changed {
+                self.fetch.changed(*id, changed);
+                if let Some(f) = share.file(*id) {
+                    if !f.is_whole() {
+                        self.fetch.enqueue(*id, f.missing.len());
+                    } else if f.partial {
+                        whole.push(*id);
+                    }
+                }
+            }
+        }
+        for name in &names {
+            self.kernel.inval_entry(name.as_bytes());
+        }
+        for ino in &stale {
+            self.kernel.inval_inode(*ino);
+        }
+        for id in whole {
+            let _ = self.fetch.finished.send(Some(id));
+        }
+        if !revived.is_empty() {
+            let _ = self.triggers.send(Trigger::Cut(revived, None));
+        }
+        if !shadowed.is_empty() {
+            // Once the kernel has dropped its pages, whatever it writes back is somebody's change.
+            self.kernel.drain();
+            shadowed.iter().for_each(|node| node.data.lock().shadows.clear());
+        }
+        Ok(Outcome::Applied(acks))
+    }
+
+    /// Changes made here since the last cut get a number, so that the verdict compares versions. They are
+    /// announced with the next cut.
+    fn cut_silently(&self, nodes: &[Held], datas: &mut [MutexGuard<'_, Data>]) -> store::Result<()> {
+        let mut marks = Vec::new();
+        let mut fresh = Vec::new();
+        for (node, data) in nodes.iter().zip(datas) {
+            let mtime = match self.data_file(node, data, false) {
+                Ok(file) => file.metadata().map_or(0, |m| m.mtime() * 1_000_000_000 + m.mtime_nsec()),
+                Err(_) => 0,
+            };
+            let share = self.share.lock();
+            let Some(f) = share.file(node.id).filter(|f| f.is_fresh()) else { continue };
+            let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
+            marks.push(CutMark { file: node.id, place, body, stamp: f.next_stamp(mtime) });
+            fresh.push(node.id);
+        }
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let mut share = self.share.lock();
+        let seq = share.header().head + 1;
+        self.commit(&mut share, Record::Cut { seq, marks })?;
+        drop(share);
+        fresh.iter().for_each(|id| drop(self.outbound.lock().announced.remove(id)));
+        let _ = self.triggers.send(Trigger::Cut(fresh, None));
+        Ok(())
+    }
+
+    /// Our file loses its name to the peer's: it takes a conflict name. Returns both names.
+    fn step_aside(&self, ours: FileId) -> store::Result<Vec<Name>> {
+        let mut share = self.share.lock();
+        let Some((Some(old), stamp, partial)) = share.file(ours).map(|f| (f.name.clone(), f.stamp, f.partial))
+        else {
+            return Ok(Vec::new());
+        };
+        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, n));
+        self.commit(&mut share, Record::Moved { moves: vec![(ours, Some(new.clone()))] })?;
+        drop(share);
+        if !partial {
+            self.backing.rename(At::Name(&old), At::Name(&new), RenameFlags::NOREPLACE)?;
+        }
+        tracing::warn!("both hosts made {old}: this host's is now {new}");
+        let _ = self.triggers.send(Trigger::Cut(vec![ours], None));
+        Ok(vec![old, new])
+    }
+
+    fn is_taken(&self, share: &crate::model::share::Share, name: &Name) -> bool {
+        share.named(name).is_some() || self.backing.stat(At::Name(name)).is_ok()
+    }
+
+    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own.
+    fn keep_copy(&self, node: &Held, data: &mut Data) -> store::Result<Name> {
+        let file = self.data_file(node, data, false).map_err(door)?;
+        let (id, old, stamp, size) = {
+            let share = self.share.lock();
+            let f = share.file(node.id).expect("its data is locked and it was judged");
+            let old = f.name.clone().expect("only a file with a name yields");
+            (share.next_file(), old, f.stamp, f.size)
+        };
+        let staging = format!("copy-{id}");
+        let copy = self.fresh_staging(&staging, 0o600)?;
+        let wrap = |source| store::Error::Io { what: format!("keeping a copy of {old}"), source };
+        store::copy_range(&file, 0, &copy, 0, size).map_err(wrap)?;
+        copy.set_len(size).map_err(wrap)?;
+        store::apply_attrs(&copy, &store::read_attrs(&file).map_err(wrap)?, self.owner).map_err(wrap)?;
+        self.backing.sync_file(&copy)?;
+        let disk = copy.metadata().map_err(wrap)?.ino();
+        let mut share = self.share.lock();
+        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, n));
+        self.backing.rename(At::Staging(&staging), At::Name(&new), RenameFlags::NOREPLACE)?;
+        let record = Record::Created { file: id, name: new.clone(), size, disk };
+        self.commit(&mut share, record)?;
+        drop(share);
+        tracing::warn!("both hosts changed {old}: the peer's version keeps the name, this host's is {new}");
+        let _ = self.triggers.send(Trigger::Cut(vec![id], None));
+        Ok(new)
+    }
+
+    fn fresh_staging(&self, name: &str, mode: u32) -> store::Result<File> {
+        match self.backing.create(At::Staging(name), mode) {
+            Err(e) if e.errno() == libc::EEXIST => {
+                self.backing.unlink(At::Staging(name))?;
+                self.backing.create(At::Staging(name), mode)
+            }
+            other => other,
+        }
+    }
+
+    /// Brings content and attributes of one file to the peer's version, as far as they are here.
+    fn take_body(
+        &self,
+        pending: &Pending,
+        cut: &FileCut,
+        body: &BodyCut,
+        changed: &ChunkSet,
+        yielded: bool,
+        ours: Option<(&Held, &mut Data)>,
+    ) -> store::Result<TakenBody> {
+        let id = cut.file;
+        let verdict = BodyVerdict::Take(changed.clone());
+        let missing = pending.lacks(id, &verdict);
+        let wrap = |source| store::Error::Io { what: format!("applying a change to {id}"), source };
+        let known = self.share.lock().file(id).filter(|f| f.name.is_some()).map(|f| f.partial);
+        let (file, partial) = match (known, ours) {
+            (Some(partial), Some((node, data))) => {
+                let file = self.data_file(node, data, true).map_err(door)?;
+                let whole = 0..u64::MAX / CHUNK;
+                for range in changed.iter() {
+                    self.save_frozen(data, &range);
+                }
+                if body.attrs.size < file.metadata().map_err(wrap)?.len() {
+                    self.save_frozen(data, &whole);
+                }
+                shadow(data, &file, changed).map_err(wrap)?;
+                (file, partial || !missing.is_empty())
+            }
+            _ if missing.is_empty() => (Arc::new(self.fresh_staging(&format!("new-{id}"), 0o600)?), false),
+            _ => {
+                let file = match self.backing.create(At::Partial(id), 0o600) {
+                    Err(e) if e.errno() == libc::EEXIST => {
+                        self.backing.unlink(At::Partial(id))?;
+                        self.backing.create(At::Partial(id), 0o600)?
+                    }
+                    other => other?,
+                };
+                (Arc::new(file), true)
+            }
+        };
+        for piece in &body.pieces {
+            for range in changed.within(&piece.chunks()) {
+                let bytes = chunk::bytes(&range, body.attrs.size);
+                let from = (bytes.start - piece.first * CHUNK) as usize;
+                let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
+                file.write_all_at(part, bytes.start).map_err(wrap)?;
+            }
+        }
+        if let Some(content) = pending.content.get(&id) {
+            for range in changed.iter().flat_map(|r| content.have.within(&r)) {
+                let bytes = chunk::bytes(&range, body.attrs.size);
+                store::copy_range(&content.file, bytes.start, &file, bytes.start, bytes.end - bytes.start)
+                    .map_err(wrap)?;
+            }
+        }
+        if file.metadata().map_err(wrap)?.len() != body.attrs.size {
+            file.set_len(body.attrs.size).map_err(wrap)?;
+        }
+        store::apply_attrs(&file, &body.attrs, self.owner).map_err(wrap)?;
+        Ok(TakenBody {
+            version: body.version.clone(),
+            stamp: body.stamp,
+            size: body.attrs.size,
+            changed: changed.clone(),
+            missing,
+            owed: body.version.get(pending.cut.writer),
+            yielded,
+            partial,
+            disk: file.metadata().map_err(wrap)?.ino(),
+        })
+    }
+
+    /// What becomes of the file's place; its move on the disk is added to `moves`.
+    fn take_place(
+        &self,
+        cut: &FileCut,
+        verdict: &Verdict,
+        body: Option<&TakenBody>,
+        moves: &mut Vec<Move>,
+    ) -> Option<TakenPlace> {
+        let place = cut.place.as_ref()?;
+        let share = self.share.lock();
+        let ours = share.file(cut.file).filter(|f| f.name.is_some());
+        match verdict.place {
+            PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) => {
+                if ours.is_none() && (place.name.is_none() || body.is_none()) {
+                    return Some(TakenPlace { name: place.name.clone(), version: place.version.clone() });
+                }
+                let partial = body.map_or(ours.is_some_and(|f| f.partial), |b| b.partial);
+                let old = ours.and_then(|f| f.name.clone());
+                let from = match (&old, partial) {
+                    (_, true) => None,
+                    (Some(name), false) => Some(Lies::Name(name.clone())),
+                    (None, false) => Some(Lies::Staging(format!("new-{}", cut.file))),
+                };
+                moves.push(Move { file: cut.file, from, old, new: place.name.clone(), partial });
+                Some(TakenPlace { name: place.name.clone(), version: place.version.clone() })
+            }
+            PlaceVerdict::Revive => {
+                let f = ours?;
+                Some(TakenPlace { name: f.name.clone(), version: f.place.join(&place.version) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Renames and unlinks on the disk: swaps and chains included.
+    fn carry_out(&self, moves: &[Move]) -> store::Result<()> {
+        let arriving: HashSet<&Name> =
+            moves.iter().filter(|m| m.from.is_some()).filter_map(|m| m.new.as_ref()).collect();
+        // Files that stand where another one of this cut will be go out of the way first.
+        let mut aside: HashMap<FileId, String> = HashMap::new();
+        for m in moves {
+            match (&m.from, &m.new) {
+                (Some(Lies::Name(from)), Some(to)) if from != to && arriving.contains(from) => {
+                    let name = format!("mv-{}", m.file);
+                    self.backing.rename(At::Name(from), At::Staging(&name), RenameFlags::empty())?;
+                    aside.insert(m.file, name);
+                }
+                (Some(Lies::Name(from)), None) if !arriving.contains(from) => {
+                    self.unlink_if_there(At::Name(from))?;
+                }
+                (None, None) if m.partial => self.unlink_if_there(At::Partial(m.file))?,
+                _ => {}
+            }
+        }
+        for m in moves {
+            let (Some(from), Some(to)) = (&m.from, &m.new) else { continue };
+            if let Lies::Name(name) = from
+                && name == to
+            {
+                continue;
+            }
+            let from = aside.get(&m.file).map_or(from.at(), |name| At::Staging(name));
+            self.backing.rename(from, At::Name(to), RenameFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlink_if_there(&self, at: At) -> store::Result<()> {
+        match self.backing.unlink(at) {
+            Err(e) if e.errno() == libc::ENOENT => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Applies again what a crash cut short.
+    pub(super) fn redo(&self, cuts: Vec<(crate::model::cut::Cut, bool)>) {
+        for (cut, staged) in cuts {
+            let mut content = HashMap::new();
+            for file in cut.files.iter().filter(|_| staged) {
+                let name = super::fetch::staging_name(cut.seq, file.file);
+                let Ok(staging) = self.backing.open_file(At::Staging(&name), false) else { continue };
+                // It was complete before its redo record was written.
+                let size = file.body.as_ref().map_or(0, |b| b.attrs.size);
+                let have = ChunkSet::of(0..chunk::count(size));
+                content.insert(file.file, Content { file: staging, name, have });
+            }
+            let seq = cut.seq;
+            match self.apply(&mut Pending::again(cut, content)) {
+                Ok(Outcome::Applied(_)) => tracing::info!("applied again after a crash: cut {seq} of the peer"),
+                Ok(Outcome::NotReady) => tracing::info!("cut {seq} of the peer will come anew"),
+                Err(error) => tracing::error!("cut {seq} of the peer can't be applied again: {error}"),
+            }
+        }
+    }
+
+    /// Where `id` lies, for a stat without opening it.
+    pub(super) fn stat(&self, id: FileId) -> Option<rustix::fs::Stat> {
+        let (partial, name) = {
+            let share = self.share.lock();
+            let f = share.file(id)?;
+            (f.partial, f.name.clone())
+        };
+        let file = crate::model::file::File { partial, name, ..Default::default() };
+        self.backing.stat(location(id, &file)?).ok()
+    }
+}
+
+/// Remembers what `changed` chunks read now, while somebody may have them mapped.
+fn shadow(data: &mut Data, file: &File, changed: &ChunkSet) -> std::io::Result<()> {
+    if data.mappable == 0 {
+        return Ok(());
+    }
+    let mut room = SHADOW_BYTES / CHUNK as usize;
+    for n in changed.iter().flatten() {
+        if room == 0 {
+            break;
+        }
+        let mut old = vec![0; CHUNK as usize];
+        let len = store::read_full_at(file, &mut old, n * CHUNK)?;
+        old.truncate(len);
+        data.shadows.insert(n, old);
+        room -= 1;
+    }
+    Ok(())
+}
+
+/// An error of the kernel's door as one of the disk's: the applier knows only these.
+fn door(error: crate::fs::error::Error) -> store::Error {
+    store::Error::Io {
+        what: "opening a file that the peer changed".into(),
+        source: std::io::Error::from_raw_os_error(error.errno()),
+    }
+}

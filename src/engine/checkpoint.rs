@@ -1,0 +1,120 @@
+//! Bringing the metadata store level with the journal, after which old journal segments go.
+//!
+//! Invariant: a journal record goes only after the metadata it led to and the data it speaks of are on
+//! the disk.
+
+use super::error::Error;
+use super::host::Host;
+use crate::model::codec;
+use crate::model::ids::FileId;
+use crate::model::share::Header;
+use crate::store::{self, Meta};
+use bincode::{Decode, Encode};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A journal this large is worth a checkpoint at once, bytes.
+const LARGE: u64 = 32 << 20;
+/// How often the journal's size is looked at, and how old it may grow otherwise.
+const LOOK: Duration = Duration::from_secs(5);
+const OLD: Duration = Duration::from_secs(60);
+
+/// What the metadata store holds beside the files.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(super) struct Stored {
+    pub header: Header,
+    /// The daemon that wrote this ended in order.
+    pub clean: bool,
+    /// The boot of the machine it ran in.
+    pub machine_boot: String,
+}
+
+pub struct Checkpointer {
+    meta: Mutex<Meta>,
+    machine_boot: String,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+}
+
+impl Checkpointer {
+    pub(super) fn new(meta: Meta, machine_boot: String) -> Checkpointer {
+        Checkpointer {
+            meta: Mutex::new(meta),
+            machine_boot,
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        *self.stop.lock() = true;
+        self.stopped.notify_all();
+    }
+}
+
+/// The checkpointer thread.
+pub(super) fn run(host: Arc<Host>) {
+    let mut last = (Instant::now(), host.journal.end());
+    loop {
+        {
+            let mut stop = host.checkpointer.stop.lock();
+            if !*stop {
+                // Nothing new: nothing to wake up for but the occasional look.
+                host.checkpointer.stopped.wait_for(&mut stop, LOOK);
+            }
+            if *stop {
+                return;
+            }
+        }
+        let due = host.journal.end() > last.1
+            && (host.journal.bytes() > LARGE || last.0.elapsed() > OLD);
+        if due {
+            if let Err(error) = host.checkpoint(false) {
+                tracing::error!("the metadata could not be brought level and is tried again: {error}");
+            }
+            last = (Instant::now(), host.journal.end());
+        }
+    }
+}
+
+impl Host {
+    /// Writes all that changed since the last checkpoint to the metadata store and trims the journal.
+    /// With `clean`, notes that nothing will change any more.
+    pub(super) fn checkpoint(&self, clean: bool) -> Result<(), Error> {
+        let mut meta = self.checkpointer.meta.lock();
+        let touched: Vec<FileId> = self.share.lock().take_touched().into_iter().collect();
+        for &id in &touched {
+            if let Some(stat) = self.stat(id) {
+                let stamp = store::stamp(&stat);
+                self.share.lock().record_times(id, stamp.ino, (stamp.mtime, stamp.ctime));
+            }
+        }
+        let (lsn, stored, puts, gone) = {
+            let mut share = self.share.lock();
+            // What changed since the list was taken belongs to the next checkpoint as well.
+            let (mut puts, mut gone) = (Vec::new(), Vec::new());
+            let more = share.touched_now();
+            for id in touched.iter().chain(more.iter().filter(|id| !touched.contains(id))) {
+                match share.file(*id) {
+                    Some(file) => puts.push((*id, codec::encode(file))),
+                    None => gone.push(*id),
+                }
+            }
+            share.take_touched();
+            let stored = Stored {
+                header: share.header().clone(),
+                clean,
+                machine_boot: self.checkpointer.machine_boot.clone(),
+            };
+            (self.journal.end(), stored, puts, gone)
+        };
+        // The data that records up to `lsn` speak of.
+        self.backing.sync_all()?;
+        self.journal.sync(lsn)?;
+        meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
+        meta.sync()?;
+        self.journal.trim(lsn + 1)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! Changing content: write, truncate, fallocate, copy.
+//!
+//! Invariants:
+//! - what changes is journaled before it changes, so a crash between the two costs a chunk sent in vain,
+//!   never a change unsent;
+//! - only chunks whose bytes differ become dirty;
+//! - the first write to a clean file the peer knows waits until its record is durable: after power loss
+//!   the files that may differ from what the peer has are known.
+
+use super::cutter::Trigger;
+use super::host::Host;
+use super::node::{Data, Node};
+use crate::fs::error::Error;
+use crate::fs::volume::Result;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::file;
+use crate::model::limits::{CHUNK, FILE_BYTES};
+use crate::model::record::Record;
+use crate::model::share::Share;
+use crate::store;
+use std::cell::RefCell;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+thread_local! {
+    /// Old bytes to compare with; kept, so that a write allocates nothing.
+    static OLD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a change is about to meet.
+struct Before {
+    size: u64,
+    /// Touched chunks that are held and not yet marked since the last cut.
+    settled: Vec<Range<u64>>,
+    missing: Vec<Range<u64>>,
+    fresh: bool,
+    /// The peer has exactly this: the change must be known after power loss.
+    clean: bool,
+}
+
+impl Before {
+    fn look(file: &file::File, chunks: &Range<u64>) -> Before {
+        let missing = file.missing.within(chunks);
+        let unmarked = file.dirty.unchanged_since(file.body_cut, chunks);
+        let mut settled: ChunkSet = unmarked.into_iter().collect();
+        missing.iter().for_each(|r| settled.remove(r.clone()));
+        Before {
+            size: file.size,
+            settled: settled.iter().collect(),
+            missing,
+            fresh: file.body_is_fresh(),
+            clean: file.body_tag == 0 && !file.is_untold(),
+        }
+    }
+}
+
+impl Host {
+    /// Writes `bytes` at `offset`, or at the end of the file for `append`. `data` is `node`'s.
+    pub(super) fn write_at(
+        &self,
+        node: &Node,
+        data: &mut Data,
+        file: &File,
+        offset: Option<u64>,
+        bytes: &[u8],
+        from_mapping: bool,
+    ) -> Result<u32> {
+        let (offset, before) = {
+            let share = self.share.lock();
+            match share.file(node.id).filter(|f| f.name.is_some()) {
+                Some(f) => {
+                    let offset = offset.unwrap_or(f.size);
+                    (offset, Some(Before::look(f, &chunk::touched(offset, bytes.len() as u64))))
+                }
+                None => (offset.unwrap_or(0), None),
+            }
+        };
+        let end = offset.checked_add(bytes.len() as u64).filter(|e| *e <= FILE_BYTES).ok_or(Error::TooLarge)?;
+        let touched = chunk::touched(offset, bytes.len() as u64);
+        let Some(before) = before else {
+            // Unlinked: nobody but its holders will ever see it.
+            self.save_frozen(data, &touched);
+            let offset = if offset == 0 && bytes.is_empty() { 0 } else { offset };
+            file.write_all_at(bytes, offset)?;
+            return Ok(bytes.len() as u32);
+        };
+        if from_mapping && !data.shadows.is_empty() {
+            return self.write_back_mapped(node, data, file, offset, bytes);
+        }
+        let (changed, scraps) = differences(file, &before, offset, bytes)?;
+        self.note(node, &before, changed, scraps, before.size.max(end))?;
+        self.save_frozen(data, &touched);
+        if let Err(e) = file.write_all_at(bytes, offset) {
+            self.resettle(node, file)?;
+            return Err(e.into());
+        }
+        Ok(bytes.len() as u32)
+    }
+
+    /// Pages from a mapping, some of whose chunks a peer's cut has replaced since the mapping last saw
+    /// them: those that still read as before the cut are nobody's change and are left out.
+    fn write_back_mapped(
+        &self,
+        node: &Node,
+        data: &mut Data,
+        file: &File,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u32> {
+        let end = offset + bytes.len() as u64;
+        let shadows = std::mem::take(&mut data.shadows);
+        let mut result = Ok(());
+        for n in chunk::touched(offset, bytes.len() as u64) {
+            let part = (n * CHUNK).max(offset)..((n + 1) * CHUNK).min(end);
+            let new = &bytes[(part.start - offset) as usize..(part.end - offset) as usize];
+            let stale = shadows.get(&n).is_some_and(|old| {
+                let from = (part.start - n * CHUNK) as usize;
+                old.get(from..from + new.len()).is_some_and(|old| old == new)
+            });
+            if !stale {
+                result = result.and(self.write_at(node, data, file, Some(part.start), new, false).map(drop));
+            }
+        }
+        data.shadows = shadows;
+        result.map(|()| bytes.len() as u32)
+    }
+
+    /// Journals a change that is about to happen.
+    fn note(
+        &self,
+        node: &Node,
+        before: &Before,
+        changed: ChunkSet,
+        scraps: ChunkSet,
+        size: u64,
+    ) -> Result<()> {
+        let file = node.id;
+        let mut lsn = None;
+        {
+            let mut share = self.share.lock();
+            if !scraps.is_empty() {
+                lsn = Some(self.commit(&mut share, Record::Scrapped { file, bytes: scraps, size })?);
+            }
+            if !changed.is_empty() || size != before.size {
+                lsn = Some(self.commit(&mut share, Record::Wrote { file, chunks: changed, size })?);
+            } else if !before.fresh && lsn.is_none() {
+                lsn = Some(self.commit(&mut share, Record::Touched { file })?);
+            }
+        }
+        self.changed(node, before.fresh);
+        match lsn {
+            Some(lsn) if before.clean => Ok(self.journal.sync(lsn)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file has become fresh, if it was not: a cut is due within a second.
+    pub(super) fn changed(&self, node: &Node, was_fresh: bool) {
+        if !was_fresh {
+            // The cutter is gone only while the daemon ends; then the next start announces it.
+            let _ = self.triggers.send(Trigger::Fresh(node.id));
+        }
+    }
+
+    /// Sets the size of a file.
+    pub(super) fn resize(&self, node: &Node, data: &mut Data, file: &File, size: u64) -> Result<()> {
+        if size > FILE_BYTES {
+            return Err(Error::TooLarge);
+        }
+        let before = {
+            let mut share = self.share.lock();
+            match share.file(node.id).filter(|f| f.name.is_some()) {
+                Some(f) => {
+                    let before = Before::look(f, &(0..0));
+                    let lsn = if before.size != size {
+                        self.commit(&mut share, Record::Resized { file: node.id, size })?
+                    } else {
+                        self.commit(&mut share, Record::Touched { file: node.id })?
+                    };
+                    Some((before, lsn))
+                }
+                None => None,
+            }
+        };
+        if let Some((before, lsn)) = before {
+            self.changed(node, before.fresh);
+            if before.clean {
+                self.journal.sync(lsn)?;
+            }
+            self.save_frozen(data, &(size / CHUNK..chunk::count(before.size).max(size / CHUNK)));
+        } else {
+            self.save_frozen(data, &(0..u64::MAX / CHUNK));
+        }
+        if let Err(e) = file.set_len(size) {
+            self.resettle(node, file)?;
+            return Err(e.into());
+        }
+        Ok(())
+    }
+
+    /// fallocate(2): `change` does it on the backing file.
+    pub(super) fn fallocate(
+        &self,
+        node: &Node,
+        data: &mut Data,
+        file: &File,
+        range: Range<u64>,
+        mode: i32,
+    ) -> Result<()> {
+        let keep = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let shifts = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
+        let zeroes = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
+        if range.end > FILE_BYTES {
+            return Err(Error::TooLarge);
+        }
+        let look = {
+            let share = self.share.lock();
+            share.file(node.id).filter(|f| f.name.is_some()).map(|f| {
+                let end = if shifts { u64::MAX } else { chunk::touched(range.start, range.end - range.start).end };
+                Before::look(f, &(range.start / CHUNK..end.min(chunk::count(f.size)).max(range.start / CHUNK)))
+            })
+        };
+        if let Some(before) = &look {
+            if shifts && !before.missing.is_empty() {
+                return Err(Error::NotSupported);
+            }
+            let size = if keep || shifts { before.size } else { before.size.max(range.end) };
+            if zeroes {
+                let mut scraps = ChunkSet::new();
+                let mut changed = ChunkSet::new();
+                let inside = range.start..range.end.min(size);
+                for n in chunk::touched(inside.start, inside.end.saturating_sub(inside.start)) {
+                    let whole = chunk::bytes(&(n..n + 1), before.size);
+                    let covered = inside.start <= whole.start && inside.end >= whole.end;
+                    if before.missing.iter().any(|r| r.contains(&n)) && !covered {
+                        scraps.insert(inside.start.max(n * CHUNK)..inside.end.min((n + 1) * CHUNK));
+                    } else {
+                        changed.insert(n..n + 1);
+                    }
+                }
+                self.note(node, before, changed, scraps, size)?;
+            } else if !shifts {
+                self.note(node, before, ChunkSet::new(), ChunkSet::new(), size)?;
+            } else {
+                self.note(node, before, ChunkSet::of(range.start / CHUNK..chunk::count(size)), ChunkSet::new(), size)?;
+            }
+        }
+        self.save_frozen(data, &(range.start / CHUNK..u64::MAX / CHUNK));
+        let flags = rustix::fs::FallocateFlags::from_bits_retain(mode as u32);
+        let done = rustix::fs::fallocate(file, flags, range.start, range.end - range.start);
+        if look.is_some() && (done.is_err() || shifts) {
+            self.resettle(node, file)?;
+        }
+        if shifts && done.is_ok() {
+            let mut share = self.share.lock();
+            if let Some(size) = share.file(node.id).map(|f| f.size) {
+                let chunks = ChunkSet::of(range.start / CHUNK..chunk::count(size));
+                self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;
+            }
+        }
+        Ok(done?)
+    }
+
+    /// After a change that failed half-way: the size in the model is the file's again.
+    fn resettle(&self, node: &Node, file: &File) -> Result<()> {
+        let size = file.metadata()?.len();
+        let mut share = self.share.lock();
+        if share.file(node.id).is_some_and(|f| f.size != size) {
+            self.commit(&mut share, Record::Resized { file: node.id, size })?;
+        }
+        Ok(())
+    }
+
+    /// Copies aside what a frozen cut still needs of `chunks`; where that can't be done the cut is
+    /// given up, and the peer gets a later one.
+    pub(super) fn save_frozen(&self, data: &mut Data, chunks: &Range<u64>) {
+        let Some(frozen) = &mut data.frozen else { return };
+        if let Err(error) = frozen.save(chunks, &self.backing, &self.budget) {
+            tracing::info!("a large cut is given up and will be taken anew: {error}");
+            if let Some(frozen) = data.frozen.take() {
+                frozen.thaw(&self.budget);
+            }
+        }
+    }
+
+    /// Records an attribute change that is about to happen.
+    pub(super) fn touch(&self, node: &Node) -> Result<()> {
+        let fresh = {
+            let mut share = self.share.lock();
+            let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
+            let fresh = f.body_is_fresh();
+            if !fresh {
+                self.commit(&mut share, Record::Touched { file: node.id })?;
+            }
+            fresh
+        };
+        self.changed(node, fresh);
+        Ok(())
+    }
+}
+
+/// Of what `bytes` at `offset` touch: the chunks that will differ, and the bytes that fall into chunks
+/// that are not held and not wholly covered.
+fn differences(
+    file: &File,
+    before: &Before,
+    offset: u64,
+    bytes: &[u8],
+) -> store::Result<(ChunkSet, ChunkSet)> {
+    let end = offset + bytes.len() as u64;
+    let (mut changed, mut scraps) = (ChunkSet::new(), ChunkSet::new());
+    for n in before.missing.iter().flat_map(|r| r.clone()) {
+        let whole = chunk::bytes(&(n..n + 1), before.size.max(end));
+        if offset <= whole.start && end >= whole.end {
+            changed.insert(n..n + 1);
+        } else {
+            scraps.insert(offset.max(whole.start)..end.min(whole.end));
+        }
+    }
+    for range in &before.settled {
+        let part = (range.start * CHUNK).max(offset)..(range.end * CHUNK).min(end);
+        if part.end > before.size {
+            changed.insert((part.start.max(before.size) / CHUNK).max(range.start)..range.end);
+        }
+        let old = part.start..part.end.min(before.size);
+        if old.start >= old.end {
+            continue;
+        }
+        OLD.with_borrow_mut(|buffer| {
+            let len = (old.end - old.start) as usize;
+            buffer.resize(len.max(buffer.len()), 0);
+            let buffer = &mut buffer[..len];
+            let read = store::read_full_at(file, buffer, old.start)
+                .map_err(|source| store::Error::Io { what: "reading what is about to change".into(), source })?;
+            let new = &bytes[(old.start - offset) as usize..(old.end - offset) as usize];
+            if read == len && buffer[..] == *new {
+                return Ok(());
+            }
+            for n in chunk::touched(old.start, len as u64) {
+                let from = ((n * CHUNK).max(old.start) - old.start) as usize;
+                let to = (((n + 1) * CHUNK).min(old.end) - old.start) as usize;
+                if to > read || buffer[from..to] != new[from..to] {
+                    changed.insert(n..n + 1);
+                }
+            }
+            Ok::<(), store::Error>(())
+        })?;
+    }
+    Ok((changed, scraps))
+}
+

@@ -1,0 +1,317 @@
+//! Taking cuts: what of which files is told to the peer, and when.
+//!
+//! A cut freezes a whole consistency group at one instant: the `data` of all its files is locked while
+//! versions are given and small content is read. Invariants:
+//! - cuts are announced in the order of their numbers;
+//! - a small cut carries its content; a large one is frozen (see [`frozen`](super::frozen)) and its files
+//!   are in no other cut until the peer has decided it;
+//! - files that share a bond are cut together or not at all.
+
+use super::frozen::Frozen;
+use super::host::Host;
+use super::node::Held;
+use super::outbound::Flight;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Piece, Place};
+use crate::model::file::File as FileState;
+use crate::model::ids::FileId;
+use crate::model::limits::{CUT_RANGES, GROUP, INLINE_BYTES};
+use crate::model::message::Message;
+use crate::model::record::{CutMark, Record};
+use crate::store;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// A file that stays open is cut this long after its first uncut write at the latest.
+const CUT_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a cut is taken.
+#[derive(Debug)]
+pub enum Trigger {
+    /// A close, an fsync or a name operation: these files together, now. With the process, where known.
+    Cut(Vec<FileId>, Option<u32>),
+    /// Changed for the first time since its last cut: within a second.
+    Fresh(FileId),
+    /// The peer listens: everything it does not have.
+    Backlog,
+    Stop,
+}
+
+/// The cutter thread.
+pub(super) fn run(host: Arc<Host>, triggers: Receiver<Trigger>) {
+    let mut due: VecDeque<(Instant, FileId)> = VecDeque::new();
+    let mut mapped_at: Option<Instant> = None;
+    loop {
+        if mapped_at.is_none() && !host.mapped.lock().is_empty() {
+            mapped_at = Some(Instant::now() + CUT_AFTER);
+        }
+        let next = due.front().map(|d| d.0).into_iter().chain(mapped_at).min();
+        let trigger = match next {
+            None => triggers.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => triggers.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match trigger {
+            Ok(Trigger::Cut(files, process)) => host.cut(&files, process),
+            Ok(Trigger::Fresh(file)) => due.push_back((Instant::now() + CUT_AFTER, file)),
+            Ok(Trigger::Backlog) => host.cut_backlog(),
+            Ok(Trigger::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = Instant::now();
+        if mapped_at.is_some_and(|at| at <= now) {
+            mapped_at = None;
+            host.write_back_mapped_files();
+        }
+        while let Some((_, file)) = due.pop_front_if(|d| d.0 <= now) {
+            let group = host.writers.lock().group(file);
+            host.cut(&group, None);
+        }
+    }
+}
+
+impl Host {
+    /// A cut of `file` and all that is open for writing together with it is due now.
+    pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
+        let group = self.writers.lock().group(file);
+        let _ = self.triggers.send(Trigger::Cut(group, process));
+    }
+
+    /// Stores through mappings reach us only when the kernel writes its pages back.
+    fn write_back_mapped_files(&self) {
+        let files: Vec<FileId> = self.mapped.lock().iter().copied().collect();
+        for file in files {
+            if let Some(node) = self.nodes.find(file) {
+                self.kernel.write_back(node.ino);
+            }
+        }
+    }
+
+    /// Everything the peer does not have, one cut for each set of files that belong together.
+    fn cut_backlog(&self) {
+        let todo: Vec<FileId> = {
+            let share = self.share.lock();
+            match self.outbound.lock().everything {
+                true => share.files().map(|f| f.0).collect(),
+                false => share.unthanked().iter().copied().collect(),
+            }
+        };
+        let mut seen = HashSet::new();
+        for file in todo {
+            if seen.contains(&file) {
+                continue;
+            }
+            seen.extend(self.share.lock().bonded(file));
+            self.cut(&[file], None);
+        }
+    }
+
+    /// Takes one cut of `seeds` and all that moves together with them, if there is anything to tell.
+    pub(super) fn cut(&self, seeds: &[FileId], process: Option<u32>) {
+        let _cutting = self.cutting.lock();
+        if let Err(error) = self.try_cut(seeds, process) {
+            tracing::error!("a change could not be announced and will be with the next: {error}");
+            self.outbound.lock().waiting.extend(seeds);
+        }
+    }
+
+    fn try_cut(&self, seeds: &[FileId], process: Option<u32>) -> store::Result<()> {
+        let members = {
+            let mut share = self.share.lock();
+            if seeds.len() > 1 && seeds.iter().any(|s| share.bonded(*s).len() < seeds.len()) {
+                self.commit(&mut share, Record::Bonded { files: seeds.to_vec() })?;
+            }
+            let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
+            if !members.iter().any(|id| self.tells(&share, *id)) {
+                return Ok(());
+            }
+            members
+        };
+        if !self.outbound.lock().may_cut(&members) {
+            return Ok(());
+        }
+        let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
+        let mut datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
+
+        // Attributes and descriptors, while nothing can change them.
+        let mut bodies: HashMap<FileId, (Arc<File>, crate::model::cut::Attrs)> = HashMap::new();
+        for (node, data) in nodes.iter().zip(&mut datas) {
+            if !self.tells(&self.share.lock(), node.id) {
+                continue;
+            }
+            let Ok(file) = self.data_file(node, data, false) else { continue };
+            let attrs = store::read_attrs(&file)
+                .map_err(|source| store::Error::Io { what: "reading attributes for a cut".into(), source })?;
+            bodies.insert(node.id, (file, attrs));
+        }
+
+        let mut share = self.share.lock();
+        let everything = self.outbound.lock().everything;
+        let mut marks = Vec::new();
+        let mut parts = Vec::new();
+        for node in &nodes {
+            let Some(f) = share.file(node.id) else { continue };
+            if !self.tells(&share, node.id) {
+                continue;
+            }
+            if f.missing.iter().any(|range| dirty_in(f, &range)) {
+                // Written in part, and the rest has yet to come: the cut waits for it.
+                drop(share);
+                self.fetch_for_cut(node.id);
+                self.outbound.lock().waiting.extend(members);
+                return Ok(());
+            }
+            let announced = self.outbound.lock().announced.contains(&node.id);
+            let place = f.place_tag != 0 || (everything && !announced);
+            let body = f.name.is_some()
+                && bodies.contains_key(&node.id)
+                && (f.body_is_fresh() || (!announced && (f.body_tag != 0 || everything)));
+            let stamp = bodies.get(&node.id).map_or(f.stamp, |b| f.next_stamp(b.1.mtime));
+            if f.is_fresh() {
+                let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
+                marks.push(CutMark { file: node.id, place, body, stamp });
+            }
+            // What a first announcement in this session carries: all the peer may lack.
+            let news: ChunkSet = match (announced, f.is_thanked()) {
+                (true, _) => f.dirty.since(f.body_cut).collect(),
+                (false, true) => ChunkSet::of(0..chunk::count(f.size)),
+                (false, false) => f.dirty.since(0).collect(),
+            };
+            parts.push((node.id, place, body, news));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let seq = share.header().head + 1;
+        self.commit(&mut share, Record::Cut { seq, marks })?;
+        let writer = share.writer();
+        let mut inline = parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * 1000 <= INLINE_BYTES;
+        // Chunks not held can't be carried; who asks for them learns so.
+        let held = |id, news: &ChunkSet| {
+            share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)))
+        };
+        inline &= parts.iter().all(|p| held(p.0, &p.3));
+        let mut files = Vec::with_capacity(parts.len());
+        let mut frozen = Vec::new();
+        for (id, place, body, news) in parts {
+            let f = share.file(id).expect("its data is locked and it was there");
+            let place = place.then(|| Place {
+                name: f.name.clone(),
+                version: f.place.clone(),
+                seen: f.body.clone(),
+            });
+            let body = body.then(|| {
+                let (_, attrs) = &bodies[&id];
+                BodyCut {
+                    version: f.body.clone(),
+                    base: f.base.clone(),
+                    attrs: attrs.clone(),
+                    stamp: f.stamp,
+                    changed: coarsen(f.dirty.changed()),
+                    pieces: Vec::new(),
+                    sha256: [0; 32],
+                }
+            });
+            if let Some(body) = &body
+                && !inline
+            {
+                let wanted: ChunkSet = f.dirty.since(0).collect();
+                frozen.push((id, body.version.clone(), body.attrs.size, wanted));
+            }
+            files.push((FileCut { file: id, place, body }, news));
+        }
+        drop(share);
+
+        for (file, news) in &mut files {
+            let Some(body) = file.body.as_mut().filter(|_| inline) else { continue };
+            body.pieces = read_pieces(&bodies[&file.file].0, news, body.attrs.size)?;
+        }
+        for (id, version, size, wanted) in frozen {
+            let at = nodes.iter().position(|n| n.id == id).expect("it is of this cut");
+            if let Some(old) = datas[at].frozen.take() {
+                old.thaw(&self.budget);
+            }
+            let file = bodies[&id].0.clone();
+            datas[at].frozen = Some(Frozen::new(seq, version, size, wanted, file));
+        }
+        drop(datas);
+
+        let mut cut = Cut { seq, writer, after: Vec::new(), files: Vec::new() };
+        for (mut file, _) in files {
+            if let Some(body) = &mut file.body {
+                body.sha256 = digest(&body.pieces);
+            }
+            cut.files.push(file);
+        }
+        let large = !inline;
+        let flight = Flight {
+            bytes: cut.inline_bytes(),
+            large,
+            process,
+            held: if large { nodes } else { Vec::new() },
+        };
+        cut.after = self.outbound.lock().take_off(seq, flight, cut.files.iter().map(|f| f.file));
+        if let Some(link) = self.link.get() {
+            link.send(Message::Announce(cut));
+        }
+        self.moved();
+        Ok(())
+    }
+
+    /// Whether there is anything of `id` that the peer has not been told in this session.
+    fn tells(&self, share: &crate::model::share::Share, id: FileId) -> bool {
+        let Some(f) = share.file(id) else { return false };
+        let outbound = self.outbound.lock();
+        f.is_fresh() || (!outbound.announced.contains(&id) && (!f.is_thanked() || outbound.everything))
+    }
+}
+
+fn dirty_in(f: &FileState, range: &Range<u64>) -> bool {
+    let clean: u64 = f.dirty.unchanged_since(0, range).iter().map(|r| r.end - r.start).sum();
+    clean < range.end - range.start
+}
+
+/// The bytes of `chunks`, in pieces of at most a chunk group.
+pub(super) fn read_pieces(file: &File, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    for range in chunks.iter() {
+        let mut first = range.start;
+        while first < range.end {
+            let end = range.end.min(first + GROUP);
+            let at = chunk::bytes(&(first..end), size);
+            let mut bytes = vec![0; (at.end - at.start) as usize];
+            file.read_exact_at(&mut bytes, at.start)
+                .map_err(|source| store::Error::Io { what: "reading content for a cut".into(), source })?;
+            pieces.push(Piece { first, bytes });
+            first = end;
+        }
+    }
+    Ok(pieces)
+}
+
+/// SHA-256 over the pieces' bytes in order.
+pub(super) fn digest(pieces: &[Piece]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    pieces.iter().for_each(|p| hash.update(&p.bytes));
+    hash.finalize().into()
+}
+
+/// Joins neighbours until the list is within its limit; chunks between them travel too.
+fn coarsen(mut changed: Vec<Changed>) -> Vec<Changed> {
+    while changed.len() > CUT_RANGES {
+        changed = changed
+            .chunks(2)
+            .map(|pair| Changed {
+                start: pair[0].start,
+                end: pair[pair.len() - 1].end,
+                seq: pair.iter().map(|c| c.seq).max().unwrap_or(0),
+            })
+            .collect();
+    }
+    changed
+}

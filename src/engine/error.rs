@@ -1,0 +1,31 @@
+//! What can go wrong in the engine as a whole. What goes wrong for one system call is an
+//! [`fs::error::Error`](crate::fs::error::Error).
+
+use crate::{fs, store, wire};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
+    #[error("{0} holds something this version of syncfs does not understand; was it made by a newer one?")]
+    Unreadable(&'static str),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Why `flush` did not come to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    #[error("the peer is not connected")]
+    NotConnected,
+    #[error("not everything reached the other side in time")]
+    TimedOut,
+}
+
+impl From<store::Error> for fs::error::Error {
+    fn from(error: store::Error) -> fs::error::Error {
+        fs::error::Error::Io(std::io::Error::from_raw_os_error(error.errno()))
+    }
+}

@@ -1,0 +1,492 @@
+//! Bringing content over: what is missing of files, and what large cuts need before they apply.
+//!
+//! Invariants:
+//! - at most `WINDOW_BYTES` are asked for and not yet delivered, but for what a reader waits for;
+//! - a chunk is written only while it is missing and no cut has changed it since it was asked for;
+//! - a file goes under its own name only when its content is durable.
+
+use super::cutter::{Trigger, digest};
+use super::host::Host;
+use super::inbound::Inbound;
+use crate::fs::error::Error;
+use crate::fs::volume::Result;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::Piece;
+use crate::model::ids::{FileId, Seq};
+use crate::model::limits::{CHUNK, GROUP, WINDOW_BYTES};
+use crate::model::message::{Ack, Message};
+use crate::model::record::Record;
+use crate::model::version::Version;
+use crate::store::{self, At};
+use parking_lot::Mutex;
+use rustix::fs::RenameFlags;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+/// Where delivered chunks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Into the file, which lacks them.
+    Missing,
+    /// To the applier, for the peer's cut of this number.
+    Staged(Seq),
+}
+
+struct Request {
+    target: Target,
+    file: FileId,
+    /// Chunks asked for and still wanted.
+    expect: ChunkSet,
+    bytes: u64,
+}
+
+/// Content that a large cut of the peer needs.
+pub(super) struct Need {
+    pub cut: Seq,
+    pub file: FileId,
+    pub version: Version,
+    pub chunks: ChunkSet,
+}
+
+/// A delivery, from the link to the filler.
+pub(super) enum Filling {
+    Deliver { request: u64, pieces: Vec<Piece>, sha256: [u8; 32] },
+    Superseded { request: u64 },
+    Stop,
+}
+
+pub struct Fetch {
+    state: Mutex<State>,
+    /// Wakes readers that wait for chunks.
+    arrived: tokio::sync::Notify,
+    pub(super) fillings: Sender<Filling>,
+    pub(super) finished: Sender<Option<FileId>>,
+    ears: Mutex<Option<(Receiver<Filling>, Receiver<Option<FileId>>)>>,
+}
+
+#[derive(Default)]
+struct State {
+    up: bool,
+    next: u64,
+    bytes: u64,
+    requests: HashMap<u64, Request>,
+    flying: HashMap<FileId, ChunkSet>,
+    /// Chunks the peer could not give at our version: a cut that brings them is on its way.
+    stalled: HashMap<FileId, ChunkSet>,
+    /// Files with chunks to ask for, smallest first.
+    queue: BTreeSet<(u64, FileId)>,
+    needs: VecDeque<Need>,
+}
+
+impl Default for Fetch {
+    fn default() -> Fetch {
+        let (fillings, filling_ear) = channel();
+        let (finished, finished_ear) = channel();
+        Fetch {
+            state: Mutex::default(),
+            arrived: tokio::sync::Notify::new(),
+            fillings,
+            finished,
+            ears: Mutex::new(Some((filling_ear, finished_ear))),
+        }
+    }
+}
+
+impl Fetch {
+    pub(super) fn take_ears(&self) -> (Receiver<Filling>, Receiver<Option<FileId>>) {
+        self.ears.lock().take().expect("the threads start once")
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state.lock().up
+    }
+
+    /// A cut changed `chunks` of `file`: what was asked for of them is of no use. Called under the
+    /// file's `data` lock, as deliveries are written.
+    pub(super) fn changed(&self, file: FileId, chunks: &ChunkSet) {
+        let mut state = self.state.lock();
+        for request in state.requests.values_mut() {
+            if request.file == file && request.target == Target::Missing {
+                request.expect.subtract(chunks);
+            }
+        }
+        for set in [state.flying.get_mut(&file)].into_iter().flatten() {
+            set.subtract(chunks);
+        }
+        state.stalled.remove(&file);
+    }
+
+    /// `file` has chunks to be fetched; `lacks` bytes or so.
+    pub(super) fn enqueue(&self, file: FileId, lacks: u64) {
+        self.state.lock().queue.insert((lacks, file));
+    }
+
+    /// Asks for content of a large cut.
+    pub(super) fn need(&self, need: Need) {
+        self.state.lock().needs.push_back(need);
+    }
+}
+
+impl Host {
+    pub(super) fn fetch_up(&self) {
+        let lacking: Vec<(u64, FileId)> = {
+            let share = self.share.lock();
+            let missing = |id: &FileId| share.file(*id).map_or(0, |f| f.missing.len());
+            share.lacking().iter().map(|id| (missing(id), *id)).collect()
+        };
+        {
+            let mut state = self.fetch.state.lock();
+            state.up = true;
+            state.queue.extend(lacking);
+        }
+        self.pump();
+    }
+
+    pub(super) fn fetch_down(&self) {
+        let mut state = self.fetch.state.lock();
+        let next = state.next;
+        *state = State { next, ..State::default() };
+        drop(state);
+        self.fetch.arrived.notify_waiters();
+    }
+
+    /// Asks for as much as the window allows.
+    pub(super) fn pump(&self) {
+        let Some(link) = self.link.get() else { return };
+        loop {
+            let share = self.share.lock();
+            let mut state = self.fetch.state.lock();
+            if !state.up || state.bytes >= WINDOW_BYTES {
+                return;
+            }
+            let Some(message) = state.next_need().or_else(|| state.next_missing(&share)) else { return };
+            drop(state);
+            drop(share);
+            link.send(message);
+        }
+    }
+
+    /// Brings what `file` needs before it can be cut: the rest of chunks written in part.
+    pub(super) fn fetch_for_cut(&self, file: FileId) {
+        let share = self.share.lock();
+        let Some(f) = share.file(file) else { return };
+        let touched = f.scraps.iter().map(|r| chunk::touched(r.start, r.end - r.start)).collect();
+        drop(share);
+        self.ask_now(file, &touched);
+    }
+
+    /// Asks for chunks that somebody waits for, ahead of everything else.
+    fn ask_now(&self, file: FileId, chunks: &ChunkSet) {
+        let Some(link) = self.link.get() else { return };
+        let mut messages = Vec::new();
+        {
+            let share = self.share.lock();
+            let Some(f) = share.file(file) else { return };
+            let mut state = self.fetch.state.lock();
+            if !state.up {
+                return;
+            }
+            let mut wanted: ChunkSet = chunks.iter().flat_map(|r| f.missing.within(&r)).collect();
+            // What was asked for as urgently already is on its way; what flies as bulk may be far behind.
+            let urgent = state.requests.values().filter(|r| r.file == file && r.bytes == 0);
+            let flying: Vec<ChunkSet> = urgent.map(|r| r.expect.clone()).collect();
+            flying.iter().for_each(|set| wanted.subtract(set));
+            if let Some(stalled) = state.stalled.get(&file) {
+                wanted.subtract(stalled);
+            }
+            for range in wanted.iter() {
+                for part in groups(range) {
+                    messages.push(state.ask(Target::Missing, file, f.body.clone(), part, true));
+                }
+            }
+        }
+        messages.into_iter().for_each(|m| link.send(m));
+    }
+
+    /// Waits until all of `chunks` of `file` are held, and fails in bounded time where they do not come.
+    pub(super) async fn fetch_wait(self: Arc<Self>, file: FileId, chunks: Range<u64>) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + self.options.read_timeout;
+        loop {
+            let arrived = self.fetch.arrived.notified();
+            let lacks = {
+                let share = self.share.lock();
+                let Some(f) = share.file(file) else { return Err(Error::NotHere) };
+                let end = chunk::count(f.size).min(chunks.end);
+                f.missing.overlaps(&(chunks.start..end.max(chunks.start)))
+            };
+            if !lacks {
+                return Ok(());
+            }
+            if !self.fetch.is_up() {
+                tracing::warn!("a read failed: the peer that holds the content is not connected");
+                return Err(Error::NotHere);
+            }
+            self.ask_now(file, &ChunkSet::of(chunks.clone()));
+            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+                tracing::warn!("a read failed: the peer did not deliver within {:?}", self.options.read_timeout);
+                return Err(Error::NotHere);
+            }
+        }
+    }
+
+    fn filled(&self, filling: Filling) {
+        let (id, pieces) = match filling {
+            Filling::Deliver { request, pieces, sha256 } if digest(&pieces) == sha256 => (request, pieces),
+            Filling::Deliver { .. } => {
+                if let Some(link) = self.link.get() {
+                    link.drop_session("the peer delivered content that does not match its digest");
+                }
+                return;
+            }
+            Filling::Superseded { request } => (request, Vec::new()),
+            Filling::Stop => return,
+        };
+        let Some((target, file)) = self.fetch.state.lock().requests.get(&id).map(|r| (r.target, r.file)) else {
+            return;
+        };
+        match target {
+            Target::Staged(cut) => {
+                if let Some(request) = self.fetch.state.lock().done(id, &pieces) {
+                    self.inbox.send(Inbound::Content { cut, file: request.file, pieces, asked: request.expect });
+                }
+            }
+            Target::Missing => {
+                if let Err(error) = self.fill(file, id, &pieces) {
+                    tracing::error!("delivered content could not be written: {error}");
+                    self.fetch.state.lock().done(id, &[]);
+                }
+            }
+        }
+        self.fetch.arrived.notify_waiters();
+        self.pump();
+    }
+
+    /// Writes delivered chunks into a file that lacks them.
+    fn fill(&self, id: FileId, request: u64, pieces: &[Piece]) -> Result<()> {
+        let Some(node) = self.node(id) else {
+            self.fetch.state.lock().done(request, pieces);
+            return Ok(());
+        };
+        let mut data = node.data.lock();
+        let Some(request) = self.fetch.state.lock().done(request, pieces) else { return Ok(()) };
+        let (mut missing, scraps, size, was_dirty) = {
+            let share = self.share.lock();
+            let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
+            (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty())
+        };
+        let unwanted: Vec<Range<u64>> =
+            missing.iter().flat_map(|r| request.expect.gaps(&r)).collect();
+        unwanted.into_iter().for_each(|r| missing.remove(r));
+        let file = self.data_file(&node, &mut data, true)?;
+        let times = file.metadata()?.modified()?;
+        let mut present = ChunkSet::new();
+        for piece in pieces {
+            for range in missing.within(&piece.chunks()) {
+                let bytes = chunk::bytes(&range, size);
+                let from = (bytes.start - piece.first * CHUNK) as usize;
+                let Some(content) = piece.bytes.get(from..from + (bytes.end - bytes.start) as usize) else {
+                    continue;
+                };
+                // Bytes written here since are newer than the chunk they lie in.
+                for gap in scraps.gaps(&bytes) {
+                    let part = &content[(gap.start - bytes.start) as usize..(gap.end - bytes.start) as usize];
+                    file.write_all_at(part, gap.start)?;
+                }
+                present.insert(range);
+            }
+        }
+        if present.is_empty() {
+            return Ok(());
+        }
+        file.set_times(std::fs::FileTimes::new().set_modified(times))?;
+        let mut share = self.share.lock();
+        self.commit(&mut share, Record::Present { file: id, chunks: present })?;
+        let whole = share.file(id).is_some_and(|f| f.is_whole());
+        let scraps_left = share.file(id).is_some_and(|f| !f.scraps.is_empty());
+        drop(share);
+        drop(data);
+        if whole {
+            let _ = self.fetch.finished.send(Some(id));
+        }
+        if was_dirty && !scraps_left {
+            let _ = self.triggers.send(Trigger::Cut(vec![id], None));
+        }
+        self.moved();
+        Ok(())
+    }
+
+    /// Makes files durable that are wholly held now, puts them under their names and thanks for them.
+    pub(super) fn finish(&self, files: Vec<FileId>) -> Result<()> {
+        let files: HashSet<FileId> = files.into_iter().collect();
+        let mut whole = Vec::new();
+        for id in files {
+            let Some(node) = self.node(id) else { continue };
+            let file = {
+                let mut data = node.data.lock();
+                match self.data_file(&node, &mut data, false) {
+                    Ok(file) => file,
+                    Err(_) => continue,
+                }
+            };
+            self.backing.sync_file(&file)?;
+            let _names = self.names.write();
+            let _data = node.data.lock();
+            let mut share = self.share.lock();
+            let Some(f) = share.file(id).filter(|f| f.is_whole()) else { continue };
+            if f.partial && let Some(name) = f.name.clone() {
+                self.backing.rename(At::Partial(id), At::Name(&name), RenameFlags::NOREPLACE)?;
+                self.commit(&mut share, Record::Published { file: id })?;
+            }
+            whole.push(id);
+        }
+        self.backing.sync_names()?;
+        self.journal.sync(self.journal.end())?;
+        let acks: Vec<Ack> = {
+            let share = self.share.lock();
+            let owed = |id: &FileId| share.file(*id).filter(|f| f.is_whole()).map_or(0, |f| f.owed);
+            let acks = whole.iter().map(|id| Ack { file: *id, place: 0, body: owed(id) });
+            acks.filter(|a| a.body != 0).collect()
+        };
+        if let Some(link) = self.link.get()
+            && !acks.is_empty()
+        {
+            link.send(Message::Thanks { cuts: Vec::new(), acks });
+        }
+        self.inbox.send(Inbound::Again);
+        self.moved();
+        Ok(())
+    }
+}
+
+impl State {
+    fn ask(&mut self, target: Target, file: FileId, version: Version, chunks: Range<u64>, urgent: bool) -> Message {
+        self.next += 1;
+        let bytes = if urgent { 0 } else { (chunks.end - chunks.start) * CHUNK };
+        self.bytes += bytes;
+        let expect = ChunkSet::of(chunks.clone());
+        if target == Target::Missing {
+            self.flying.entry(file).or_default().insert(chunks.clone());
+        }
+        self.requests.insert(self.next, Request { target, file, expect, bytes });
+        Message::Retrieve { request: self.next, file, version, start: chunks.start, end: chunks.end, urgent }
+    }
+
+    /// The next part of what large cuts need.
+    fn next_need(&mut self) -> Option<Message> {
+        loop {
+            let need = self.needs.front_mut()?;
+            let Some(range) = need.chunks.iter().next() else {
+                self.needs.pop_front();
+                continue;
+            };
+            let part = groups(range).next()?;
+            need.chunks.remove(part.clone());
+            let (cut, file, version) = (need.cut, need.file, need.version.clone());
+            return Some(self.ask(Target::Staged(cut), file, version, part, false));
+        }
+    }
+
+    /// The next missing part of the smallest file that has one.
+    fn next_missing(&mut self, share: &crate::model::share::Share) -> Option<Message> {
+        loop {
+            let &(lacks, id) = self.queue.first()?;
+            let part = share.file(id).filter(|f| f.name.is_some()).and_then(|f| {
+                let none = ChunkSet::new();
+                let flying = self.flying.get(&id).unwrap_or(&none);
+                let stalled = self.stalled.get(&id).unwrap_or(&none);
+                let free = |range: Range<u64>| {
+                    let here = flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r));
+                    here.flat_map(groups).next()
+                };
+                f.missing.iter().find_map(free).map(|part| (part, f.body.clone()))
+            });
+            match part {
+                Some((part, version)) => return Some(self.ask(Target::Missing, id, version, part, false)),
+                None => self.queue.remove(&(lacks, id)),
+            };
+        }
+    }
+
+    /// A request was answered with `pieces`.
+    fn done(&mut self, id: u64, pieces: &[Piece]) -> Option<Request> {
+        let request = self.requests.remove(&id)?;
+        self.bytes -= request.bytes;
+        if request.target == Target::Missing {
+            if let Some(flying) = self.flying.get_mut(&request.file) {
+                flying.subtract(&request.expect);
+                if flying.is_empty() {
+                    self.flying.remove(&request.file);
+                }
+            }
+            let mut absent = request.expect.clone();
+            pieces.iter().for_each(|p| absent.remove(p.chunks()));
+            if !absent.is_empty() {
+                self.stalled.entry(request.file).or_default().extend(&absent);
+            }
+        }
+        Some(request)
+    }
+}
+
+/// `range` cut at the borders of chunk groups.
+fn groups(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let end = ((start / GROUP + 1) * GROUP).min(range.end);
+        let part = start..end;
+        start = end;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// The filler thread.
+pub(super) fn run_filler(host: Arc<Host>, fillings: Receiver<Filling>) {
+    for filling in fillings {
+        if matches!(filling, Filling::Stop) {
+            return;
+        }
+        host.filled(filling);
+    }
+}
+
+/// The finisher thread: one round for all that came in meanwhile.
+pub(super) fn run_finisher(host: Arc<Host>, finished: Receiver<Option<FileId>>) {
+    while let Ok(Some(first)) = finished.recv() {
+        let mut files = vec![first];
+        let mut last = false;
+        for next in finished.try_iter() {
+            match next {
+                Some(id) => files.push(id),
+                None => last = true,
+            }
+        }
+        let begun = Instant::now();
+        let count = files.len();
+        if let Err(error) = host.finish(files) {
+            tracing::error!("files could not be made durable: {error}");
+        }
+        tracing::debug!("{count} files finished in {:?}", begun.elapsed());
+        if last {
+            return;
+        }
+    }
+}
+
+/// For the applier: a staging file's name.
+pub(super) fn staging_name(cut: Seq, file: FileId) -> String {
+    format!("cut-{cut}-{file}")
+}
+
+/// Writes the pieces of a large cut into its staging file.
+pub(super) fn write_pieces(file: &File, pieces: &[Piece]) -> store::Result<()> {
+    for piece in pieces {
+        file.write_all_at(&piece.bytes, piece.first * CHUNK)
+            .map_err(|source| store::Error::Io { what: "staging a cut".into(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! A large cut as it stood when it was taken, while the peer is retrieving it.
+//!
+//! Invariant: a chunk of the cut that is about to change is copied aside first; so every chunk of the
+//! cut is either aside or still in the file, unchanged.
+
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::ids::Seq;
+use crate::model::version::Version;
+use crate::store::{self, At, Backing};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub struct Frozen {
+    pub seq: Seq,
+    pub version: Version,
+    size: u64,
+    /// Chunks of the cut that are still only in the file.
+    wanted: ChunkSet,
+    saved: ChunkSet,
+    aside: Option<File>,
+    /// Keeps the content alive when the file is unlinked.
+    pub file: Arc<File>,
+}
+
+/// Bytes copied aside by all frozen cuts together.
+#[derive(Default)]
+pub struct Budget(AtomicU64);
+
+impl Frozen {
+    pub fn new(seq: Seq, version: Version, size: u64, wanted: ChunkSet, file: Arc<File>) -> Frozen {
+        Frozen { seq, version, size, wanted, saved: ChunkSet::new(), aside: None, file }
+    }
+
+    /// Copies aside what of `chunks` the cut still needs. On an error (no space, budget spent) the caller
+    /// thaws the cut.
+    pub fn save(&mut self, chunks: &Range<u64>, backing: &Backing, budget: &Budget) -> store::Result<()> {
+        for range in self.wanted.within(chunks) {
+            let bytes = chunk::bytes(&range, self.size);
+            if !budget.claim(bytes.end - bytes.start) {
+                return Err(store::Error::Io {
+                    what: "copying a frozen cut aside".into(),
+                    source: io::Error::from_raw_os_error(libc::ENOSPC),
+                });
+            }
+            if self.aside.is_none() {
+                // Nameless from the start: it goes with the daemon.
+                let name = format!("aside-{}-{:x}", self.seq, Arc::as_ptr(&self.file) as usize);
+                self.aside = Some(backing.create(At::Staging(&name), 0o600)?);
+                backing.unlink(At::Staging(&name))?;
+            }
+            let aside = self.aside.as_ref().expect("just made");
+            let len = bytes.end - bytes.start;
+            store::copy_range(&self.file, bytes.start, aside, bytes.start, len).map_err(|source| {
+                store::Error::Io { what: "copying a frozen cut aside".into(), source }
+            })?;
+            self.wanted.remove(range.clone());
+            self.saved.insert(range);
+        }
+        Ok(())
+    }
+
+    /// The parts of `chunks` that the cut can still give, read with [`Frozen::read`].
+    pub fn has(&self, chunks: &Range<u64>) -> Vec<Range<u64>> {
+        let mut all: ChunkSet = self.wanted.within(chunks).into_iter().collect();
+        self.saved.within(chunks).into_iter().for_each(|r| all.insert(r));
+        all.iter().collect()
+    }
+
+    /// The bytes of `chunks` as they stood at the cut.
+    pub fn read(&self, chunks: &Range<u64>) -> io::Result<Vec<u8>> {
+        let bytes = chunk::bytes(chunks, self.size);
+        let mut buffer = vec![0; (bytes.end - bytes.start) as usize];
+        let mut fill = |file: &File, range: Range<u64>| {
+            let at = chunk::bytes(&range, self.size);
+            let part = &mut buffer[(at.start - bytes.start) as usize..(at.end - bytes.start) as usize];
+            file.read_exact_at(part, at.start)
+        };
+        for range in self.wanted.within(chunks) {
+            fill(&self.file, range)?;
+        }
+        for range in self.saved.within(chunks) {
+            fill(self.aside.as_ref().expect("saved chunks lie aside"), range)?;
+        }
+        Ok(buffer)
+    }
+
+    /// Gives the space back.
+    pub fn thaw(self, budget: &Budget) {
+        let bytes = self.saved.iter().map(|r| chunk::bytes(&r, self.size));
+        budget.0.fetch_sub(bytes.map(|b| b.end - b.start).sum(), Ordering::Relaxed);
+    }
+}
+
+impl Budget {
+    fn claim(&self, bytes: u64) -> bool {
+        let fits = |used: u64| {
+            used.checked_add(bytes).filter(|sum| *sum <= crate::model::limits::STAGING_BYTES)
+        };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+}

@@ -1,0 +1,224 @@
+//! The host: one replica at work. Holds the doors, the model and the locks; see the module head of
+//! [`engine`](super) for their order.
+
+use super::checkpoint::Checkpointer;
+use super::cutter::Trigger;
+use super::error::Error;
+use super::fetch::Fetch;
+use super::frozen::Budget;
+use super::inbound::Inbox;
+use super::live;
+use super::node::{Data, Handle, Held, Node, Nodes};
+use super::outbound::Outbound;
+use super::recovery;
+use super::serve::Server;
+use crate::fs::error::Error as FsError;
+use crate::fs::kernel::Kernel;
+use crate::fs::locks::LockTable;
+use crate::model::file;
+use crate::model::group::Writers;
+use crate::model::ids::FileId;
+use crate::model::record::Record;
+use crate::model::share::Share;
+use crate::model::codec;
+use crate::store::{self, At, Backing, Identity, Journal, Lsn};
+use crate::wire::{Key, Link};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime;
+use tokio::sync::watch;
+
+/// What a mount was asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub store: PathBuf,
+    /// `HOST[:PORT]`
+    pub peer: String,
+    pub listen: SocketAddr,
+    pub key_file: PathBuf,
+    pub read_timeout: Duration,
+    pub new_peer: bool,
+    /// For status only.
+    pub mount: PathBuf,
+}
+
+pub struct Host {
+    pub(super) options: Options,
+    pub(super) runtime: runtime::Handle,
+    pub(super) backing: Backing,
+    pub(super) journal: Journal,
+    pub(super) identity: Identity,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) kernel: Kernel,
+    pub(super) locks: LockTable,
+    /// Whether owner and group are ours to set.
+    pub(super) owner: bool,
+    pub(super) left_alone: usize,
+
+    pub(super) cutting: Mutex<()>,
+    pub(super) names: RwLock<()>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) share: Mutex<Share>,
+    pub(super) writers: Mutex<Writers>,
+    pub(super) outbound: Mutex<Outbound>,
+    pub(super) fetch: Fetch,
+    pub(super) handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    /// Files that may be mapped for writing: their pages are written back each second.
+    pub(super) mapped: Mutex<HashSet<FileId>>,
+
+    pub(super) next_handle: AtomicU64,
+    pub(super) budget: Budget,
+    pub(super) triggers: Sender<Trigger>,
+    pub(super) inbox: Inbox,
+    pub(super) server: Server,
+    pub(super) link: OnceLock<Link>,
+    pub(super) session: Mutex<Option<crate::wire::Session>>,
+    /// Counts everything that `flush` and `status` may wait for.
+    pub(super) progress: watch::Sender<u64>,
+    /// The last `Flush` of ours that the peer answered.
+    pub(super) flushes: watch::Sender<u64>,
+    pub(super) stopping: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ears: Mutex<Option<Ears>>,
+}
+
+/// The receiving ends of the threads' queues, until the threads start.
+pub(super) struct Ears {
+    pub triggers: Receiver<Trigger>,
+    pub inbox: super::inbound::InboxEar,
+    pub key: Key,
+}
+
+impl Host {
+    /// Opens the store: lock, recovery, adoption of what lies there. Nothing is touched by path
+    /// afterwards, so that the mount may cover the directory.
+    pub fn open(options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
+        let key = Key::load(&options.key_file)?;
+        let recovered = recovery::open(&options.store)?;
+        let (trigger, triggers) = channel();
+        let (inbox, inbox_ear) = super::inbound::inbox();
+        let host = Arc::new(Host {
+            options,
+            runtime: runtime.clone(),
+            backing: recovered.backing,
+            journal: recovered.journal,
+            identity: recovered.identity,
+            checkpointer: Checkpointer::new(recovered.meta, recovered.machine_boot),
+            kernel: Kernel::new(),
+            locks: LockTable::default(),
+            owner: rustix::process::geteuid().is_root(),
+            left_alone: recovered.left_alone,
+            cutting: Mutex::new(()),
+            names: RwLock::new(()),
+            nodes: Arc::default(),
+            share: Mutex::new(recovered.share),
+            writers: Mutex::default(),
+            outbound: Mutex::default(),
+            fetch: Fetch::default(),
+            handles: RwLock::default(),
+            mapped: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            budget: Budget::default(),
+            triggers: trigger,
+            inbox,
+            server: Server::default(),
+            link: OnceLock::new(),
+            session: Mutex::new(None),
+            progress: watch::channel(0).0,
+            flushes: watch::channel(0).0,
+            stopping: AtomicBool::new(false),
+            threads: Mutex::default(),
+            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, key })),
+        });
+        host.redo(recovered.redo);
+        host.backing.clear_staging()?;
+        host.checkpoint(false)?;
+        Ok(host)
+    }
+
+    /// Starts replication; called once, when the mount is ready.
+    pub fn connect(self: &Arc<Self>) -> Result<(), Error> {
+        let ears = self.ears.lock().take().expect("connect is called once");
+        *self.threads.lock() = live::start(self, ears)?;
+        Ok(())
+    }
+
+    /// The queue of notifications to the kernel, for the mount's adapter.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel.clone()
+    }
+
+    /// Ends replication and brings the metadata level; called after the mount is gone.
+    pub fn close(self: Arc<Self>) -> Result<(), Error> {
+        live::stop(&self, std::mem::take(&mut self.threads.lock()));
+        self.handles.write().clear();
+        self.checkpoint(true)?;
+        Ok(())
+    }
+
+    /// Journals `record` and applies it. The one way to change the share.
+    pub(super) fn commit(&self, share: &mut Share, record: Record) -> store::Result<Lsn> {
+        let lsn = self.journal.append(&codec::encode(&record))?;
+        share.apply(&record);
+        Ok(lsn)
+    }
+
+    /// Something moved that `flush` or `status` may wait for.
+    pub(super) fn moved(&self) {
+        self.progress.send_modify(|n| *n += 1);
+    }
+
+    /// The node of `id`; `None` where the share knows no such file.
+    pub(super) fn node(&self, id: FileId) -> Option<Held> {
+        let share = self.share.lock();
+        share.file(id)?;
+        let ino = share.ino(id);
+        drop(share);
+        Some(self.nodes.get(id, ino))
+    }
+
+    /// The backing file of a node whose `data` is locked, opened where it is not yet.
+    pub(super) fn data_file(&self, node: &Node, data: &mut Data, write: bool) -> Result<Arc<File>, FsError> {
+        if let Some(file) = data.file.upgrade()
+            && (data.writable || !write)
+        {
+            return Ok(file);
+        }
+        let location = self.share.lock().file(node.id).map(|f| (f.partial, f.name.clone()));
+        let Some((partial, Some(name))) = location else {
+            // Unlinked: only who has it open still reaches it.
+            return data.file.upgrade().ok_or(FsError::NotFound);
+        };
+        let at = if partial { At::Partial(node.id) } else { At::Name(&name) };
+        let file = match self.backing.open_file(at, true) {
+            Ok(file) => {
+                data.writable = true;
+                file
+            }
+            Err(e) if !write && matches!(e.errno(), libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY) => {
+                data.writable = false;
+                self.backing.open_file(at, false)?
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let file = Arc::new(file);
+        data.file = Arc::downgrade(&file);
+        Ok(file)
+    }
+}
+
+/// Where a file's content lies.
+pub(super) fn location(id: FileId, file: &file::File) -> Option<At<'_>> {
+    if file.partial {
+        return Some(At::Partial(id));
+    }
+    file.name.as_ref().map(At::Name)
+}

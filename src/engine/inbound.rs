@@ -1,0 +1,380 @@
+//! The peer's cuts between their arrival and their end: waiting, staged, ready.
+//!
+//! Invariants:
+//! - cuts are applied in the order of their numbers; only one that waits for content is overtaken, and
+//!   only by cuts that share no file with it and do not name it in `after`;
+//! - nothing is applied before its redo record is durable, and nothing is thanked before that.
+
+use super::apply::{Content, Outcome};
+use super::fetch::{self, Need};
+use super::host::Host;
+use super::node::Held;
+use crate::model::chunk::ChunkSet;
+use crate::model::cut::{Cut, Piece};
+use crate::model::ids::{FileId, Seq};
+use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
+use crate::model::message::{Ack, Message};
+use crate::model::record::Record;
+use crate::model::share::Share;
+use crate::model::version::Version;
+use crate::store::{self, At};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// An apply waits this long for programs that hold locks on its files.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Cuts made durable together.
+const BATCH: usize = 256;
+
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Cut(Cut),
+    /// Content for the staging of `cut`; of `asked`, what is not in the pieces will not come.
+    Content { cut: Seq, file: FileId, pieces: Vec<Piece>, asked: ChunkSet },
+    /// Something that a cut may have waited for has happened.
+    Again,
+    /// The session is over.
+    Down,
+    Stop,
+}
+
+pub(super) type InboxEar = Receiver<Inbound>;
+
+/// The applier's queue.
+#[derive(Clone)]
+pub(super) struct Inbox(Sender<Inbound>);
+
+impl Inbox {
+    pub(super) fn send(&self, event: Inbound) {
+        // The applier is gone only while the daemon ends.
+        let _ = self.0.send(event);
+    }
+}
+
+pub(super) fn inbox() -> (Inbox, InboxEar) {
+    let (sender, ear) = channel();
+    (Inbox(sender), ear)
+}
+
+/// A cut of the peer that is not applied yet.
+pub(super) struct Pending {
+    pub cut: Cut,
+    pub content: HashMap<FileId, Content>,
+    asked: HashMap<FileId, ChunkSet>,
+    since: Instant,
+    watched: bool,
+}
+
+/// What a cut is waiting for.
+pub(super) enum Readiness {
+    Ready,
+    /// Content in staging, per file.
+    Fetch(Vec<(FileId, Version, ChunkSet)>),
+    /// Files that are on their way already.
+    Wait,
+    /// Programs that hold locks.
+    Locked(Vec<u64>),
+}
+
+#[derive(Default)]
+struct Queue {
+    pending: BTreeMap<Seq, Pending>,
+    /// Staged content of an earlier session, for the same version of the same file.
+    kept: HashMap<(FileId, Version), Content>,
+}
+
+/// The applier thread.
+pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
+    let mut queue = Queue::default();
+    while let Ok(first) = ear.recv() {
+        let mut events = vec![first];
+        events.extend(ear.try_iter().take(BATCH - 1));
+        for event in events {
+            match event {
+                Inbound::Cut(cut) => queue.add(cut),
+                Inbound::Content { cut, file, pieces, asked } => host.stage(&mut queue, cut, file, &pieces, &asked),
+                Inbound::Again => {}
+                Inbound::Down => queue.keep(),
+                Inbound::Stop => return,
+            }
+        }
+        host.advance(&mut queue);
+    }
+}
+
+impl Queue {
+    fn add(&mut self, cut: Cut) {
+        let mut content = HashMap::new();
+        for file in &cut.files {
+            let Some(body) = &file.body else { continue };
+            if let Some(kept) = self.kept.remove(&(file.file, body.version.clone())) {
+                content.insert(file.file, kept);
+            }
+        }
+        let pending =
+            Pending { cut, content, asked: HashMap::new(), since: Instant::now(), watched: false };
+        self.pending.insert(pending.cut.seq, pending);
+    }
+
+    /// The session is over: its cuts will be announced anew; what came of them already is kept.
+    fn keep(&mut self) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            for (id, content) in pending.content {
+                let body = pending.cut.files.iter().find(|f| f.file == id).and_then(|f| f.body.as_ref());
+                if let Some(body) = body {
+                    self.kept.insert((id, body.version.clone()), content);
+                }
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Stages delivered content; a cut whose content the peer can't give any more is dropped, for a later
+    /// one is on its way.
+    fn stage(&self, queue: &mut Queue, seq: Seq, file: FileId, pieces: &[Piece], asked: &ChunkSet) {
+        let Some(pending) = queue.pending.get_mut(&seq) else { return };
+        let mut absent = asked.clone();
+        pieces.iter().for_each(|p| absent.remove(p.chunks()));
+        let staged = absent.is_empty() && {
+            let content = match pending.content.entry(file) {
+                std::collections::hash_map::Entry::Occupied(e) => Ok(e.into_mut()),
+                std::collections::hash_map::Entry::Vacant(e) => {
+                    let name = fetch::staging_name(seq, file);
+                    self.backing
+                        .create(At::Staging(&name), 0o600)
+                        .map(|f| e.insert(Content { file: f, name, have: ChunkSet::new() }))
+                }
+            };
+            let written = content.and_then(|content| {
+                fetch::write_pieces(&content.file, pieces)?;
+                pieces.iter().for_each(|p| content.have.insert(p.chunks()));
+                Ok(())
+            });
+            if let Err(error) = &written {
+                tracing::error!("a change of the peer can't be stored here and waits: {error}");
+            }
+            written.is_ok()
+        };
+        if !staged && let Some(pending) = queue.pending.remove(&seq) {
+            self.drop_staging(&pending);
+            self.tell(Message::Accept { seq });
+        }
+    }
+
+    pub(super) fn drop_staging(&self, pending: &Pending) {
+        for content in pending.content.values() {
+            if let Err(error) = self.backing.unlink(At::Staging(&content.name)) {
+                tracing::debug!("staging file: {error}");
+            }
+        }
+    }
+
+    /// Applies every cut that is ready, in order.
+    fn advance(self: &Arc<Self>, queue: &mut Queue) {
+        loop {
+            let mut blocked: HashSet<FileId> = HashSet::new();
+            let mut waiting: HashSet<Seq> = HashSet::new();
+            let mut ready: Vec<Seq> = Vec::new();
+            for (&seq, pending) in &mut queue.pending {
+                let files = || pending.cut.files.iter().map(|f| f.file);
+                let held_up = files().any(|f| blocked.contains(&f))
+                    || pending.cut.after.iter().any(|s| waiting.contains(s));
+                if held_up || !self.prepare(pending) {
+                    blocked.extend(pending.cut.files.iter().map(|f| f.file));
+                    waiting.insert(seq);
+                } else {
+                    ready.push(seq);
+                    if ready.len() == BATCH {
+                        break;
+                    }
+                }
+            }
+            if ready.is_empty() {
+                return;
+            }
+            if let Err(error) = self.apply_batch(queue, &ready) {
+                tracing::error!("changes of the peer wait: {error}");
+                return;
+            }
+        }
+    }
+
+    /// Whether a cut can be applied now; if not, sees to it that it will be.
+    fn prepare(self: &Arc<Self>, pending: &mut Pending) -> bool {
+        let readiness = {
+            let share = self.share.lock();
+            let verdicts = judge(&share, self.peer(&share), &pending.cut);
+            self.readiness(&share, pending, &verdicts)
+        };
+        match readiness {
+            Readiness::Ready => return true,
+            Readiness::Wait => {}
+            Readiness::Fetch(needs) => {
+                for (file, version, mut chunks) in needs {
+                    let asked = pending.asked.entry(file).or_default();
+                    chunks.subtract(asked);
+                    asked.extend(&chunks);
+                    if !chunks.is_empty() {
+                        self.fetch.need(Need { cut: pending.cut.seq, file, version, chunks });
+                    }
+                }
+                self.pump();
+            }
+            Readiness::Locked(inos) => {
+                let left = LOCK_PATIENCE.saturating_sub(pending.since.elapsed());
+                if left.is_zero() {
+                    return true;
+                }
+                if !std::mem::replace(&mut pending.watched, true) {
+                    let host = self.clone();
+                    self.runtime.spawn(async move {
+                        let _ = tokio::time::timeout(left, host.locks.until_free(&inos)).await;
+                        host.inbox.send(Inbound::Again);
+                    });
+                }
+            }
+        }
+        false
+    }
+
+    /// Journals the redo records of `ready`, makes them durable at once, applies and thanks.
+    fn apply_batch(self: &Arc<Self>, queue: &mut Queue, ready: &[Seq]) -> store::Result<()> {
+        let mut batch = Vec::new();
+        for seq in ready {
+            let pending = queue.pending.get(seq).expect("it was just found ready");
+            for content in pending.content.values() {
+                self.backing.sync_file(&content.file)?;
+            }
+            let redo =
+                Record::Redo { cut: Box::new(pending.cut.clone()), staged: !pending.content.is_empty() };
+            self.commit(&mut self.share.lock(), redo)?;
+            batch.push(*seq);
+        }
+        self.journal.sync(self.journal.end())?;
+        let (mut cuts, mut acks) = (Vec::new(), Vec::new());
+        for seq in batch {
+            let mut pending = queue.pending.remove(&seq).expect("as above");
+            match self.apply(&mut pending) {
+                Ok(Outcome::Applied(more)) => {
+                    cuts.push(seq);
+                    acks.extend(more);
+                    self.drop_staging(&pending);
+                }
+                // What it met has changed since it was judged: once more from the start.
+                Ok(Outcome::NotReady) => drop(queue.pending.insert(seq, pending)),
+                Err(error) => {
+                    queue.pending.insert(seq, pending);
+                    self.thank(cuts, acks);
+                    return Err(error);
+                }
+            }
+        }
+        self.thank(cuts, acks);
+        Ok(())
+    }
+
+    fn thank(&self, cuts: Vec<Seq>, acks: Vec<Ack>) {
+        if !cuts.is_empty() {
+            self.tell(Message::Thanks { cuts, acks });
+        }
+        self.moved();
+        self.pump();
+    }
+
+    pub(super) fn tell(&self, message: Message) {
+        if let Some(link) = self.link.get() {
+            link.send(message);
+        }
+    }
+
+    pub(super) fn peer(&self, share: &Share) -> crate::model::ids::ReplicaId {
+        share.header().peer.unwrap_or(crate::model::ids::ReplicaId(0))
+    }
+
+    /// What `pending` still needs before it can be applied as a whole. A cut of files that are all new or
+    /// only partly held, under names that are free, needs nothing: its content comes later.
+    pub(super) fn readiness(&self, share: &Share, pending: &Pending, verdicts: &[Verdict]) -> Readiness {
+        let mut needs = Vec::new();
+        let mut lazy = true;
+        let mut wait = false;
+        let mut locked = Vec::new();
+        for (cut, verdict) in pending.cut.files.iter().zip(verdicts) {
+            let ours = share.file(cut.file).filter(|f| f.name.is_some());
+            if ours.is_some() && verdict.touches() {
+                locked.push(share.ino(cut.file));
+            }
+            let mut lacks = pending.lacks(cut.file, &verdict.body);
+            let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
+            if verdict.touches() && (ours.is_some_and(|f| f.is_whole()) || yields) {
+                lazy = false;
+            }
+            let moves = matches!(verdict.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
+            let name = cut.place.as_ref().and_then(|p| p.name.as_ref()).filter(|_| moves);
+            let holder = name.and_then(|n| share.named(n)).filter(|id| *id != cut.file);
+            if holder.and_then(|id| share.file(id)).is_some_and(|f| f.is_whole()) {
+                lazy = false;
+                // A name that is held moves only to content that is wholly held.
+                if let Some(f) = ours {
+                    let mut still = f.missing.clone();
+                    if let BodyVerdict::Take(c) | BodyVerdict::Yield { changed: c, .. } = &verdict.body {
+                        still.subtract(c);
+                    }
+                    wait |= !still.is_empty();
+                }
+            }
+            if let Some(body) = &cut.body
+                && !lacks.is_empty()
+            {
+                lacks.remove(crate::model::chunk::count(body.attrs.size)..u64::MAX);
+                needs.push((cut.file, body.version.clone(), lacks));
+            }
+        }
+        if !needs.is_empty() && !lazy {
+            return Readiness::Fetch(needs);
+        }
+        if wait {
+            return Readiness::Wait;
+        }
+        if pending.since.elapsed() < LOCK_PATIENCE && locked.iter().any(|ino| self.locks.held(*ino)) {
+            return Readiness::Locked(locked);
+        }
+        Readiness::Ready
+    }
+
+    /// Nodes of all files that a cut speaks of or displaces, in lock order.
+    pub(super) fn nodes_of(&self, cut: &Cut) -> Vec<Held> {
+        let mut ids: Vec<FileId> = {
+            let share = self.share.lock();
+            let names = cut.files.iter().filter_map(|f| f.place.as_ref()?.name.as_ref());
+            let holders = names.filter_map(|n| share.named(n));
+            cut.files.iter().map(|f| f.file).chain(holders).filter(|id| share.file(*id).is_some()).collect()
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().filter_map(|id| self.node(id)).collect()
+    }
+}
+
+impl Pending {
+    /// A cut found in the journal after a crash.
+    pub(super) fn again(cut: Cut, content: HashMap<FileId, Content>) -> Pending {
+        Pending { cut, content, asked: HashMap::new(), since: Instant::now() - LOCK_PATIENCE, watched: true }
+    }
+
+    /// The chunks that a verdict takes and that have not come yet.
+    pub(super) fn lacks(&self, file: FileId, verdict: &BodyVerdict) -> ChunkSet {
+        let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }) = verdict else {
+            return ChunkSet::new();
+        };
+        let mut lacks = changed.clone();
+        let body = self.cut.files.iter().find(|f| f.file == file).and_then(|f| f.body.as_ref());
+        body.into_iter().flat_map(|b| &b.pieces).for_each(|p| lacks.remove(p.chunks()));
+        if let Some(content) = self.content.get(&file) {
+            lacks.subtract(&content.have);
+        }
+        lacks
+    }
+}

@@ -1,0 +1,199 @@
+//! The engine's threads, and the session with the peer: what comes in goes to the thread that answers it.
+
+use super::error::Error;
+use super::fetch::{self, Filling};
+use super::host::{Ears, Host};
+use super::inbound::{self, Inbound};
+use super::{checkpoint, cutter, serve};
+use crate::model::ids::LogPosition;
+use crate::model::message::{Hello, Message};
+use crate::model::record::Record;
+use crate::wire::{self, Event, Events, Link};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Starts all threads and the link.
+pub(super) fn start(host: &Arc<Host>, ears: Ears) -> Result<Vec<JoinHandle<()>>, Error> {
+    let pairing = Arc::downgrade(host);
+    let admit = Arc::new(move |hello: &Hello| match pairing.upgrade() {
+        Some(host) => host.admit(hello),
+        None => Err("this host is shutting down".to_owned()),
+    });
+    let config = wire::Config {
+        key: ears.key,
+        replica: host.identity.replica,
+        boot: host.identity.boots,
+        features: Vec::new(),
+        listen: Some(host.options.listen),
+        peer: host.options.peer.clone(),
+        admit,
+    };
+    let (link, events) = host.runtime.block_on(Link::start(config))?;
+    host.link.set(link).ok().expect("the link starts once");
+
+    let (fillings, finished) = host.fetch.take_ears();
+    let mut threads = Vec::new();
+    let mut spawn = |name: &str, run: Box<dyn FnOnce(Arc<Host>) + Send>| -> std::io::Result<()> {
+        let host = host.clone();
+        threads.push(std::thread::Builder::new().name(name.into()).spawn(move || run(host))?);
+        Ok(())
+    };
+    spawn("cutter", Box::new(move |host| cutter::run(host, ears.triggers)))?;
+    spawn("applier", Box::new(move |host| inbound::run(host, ears.inbox)))?;
+    spawn("filler", Box::new(move |host| fetch::run_filler(host, fillings)))?;
+    spawn("finisher", Box::new(move |host| fetch::run_finisher(host, finished)))?;
+    spawn("server", Box::new(serve::run))?;
+    spawn("checkpointer", Box::new(checkpoint::run))?;
+    host.runtime.spawn(listen(host.clone(), events));
+    Ok(threads)
+}
+
+/// Ends the session and all threads, in the order in which they feed each other.
+pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
+    host.stopping.store(true, Ordering::Relaxed);
+    if let Some(link) = host.link.get() {
+        host.runtime.block_on(link.close());
+    }
+    let _ = host.triggers.send(cutter::Trigger::Stop);
+    host.inbox.send(Inbound::Stop);
+    let _ = host.fetch.fillings.send(Filling::Stop);
+    let _ = host.fetch.finished.send(None);
+    host.server.stop();
+    host.checkpointer.stop();
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the engine panicked");
+        }
+    }
+}
+
+/// What the peer says, as it comes.
+async fn listen(host: Arc<Host>, mut events: Events) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Up(session) => host.up(session),
+            Event::Message(message) => host.hear(message),
+            Event::Down { reason } => {
+                tracing::info!("the peer is gone: {reason}");
+                host.down();
+            }
+        }
+    }
+}
+
+impl Host {
+    fn admit(&self, hello: &Hello) -> Result<(), String> {
+        let share = self.share.lock();
+        match share.header().peer {
+            Some(peer) if peer != hello.replica && !self.options.new_peer => Err(format!(
+                "this share belongs together with replica {}, not with {}; to pair it anew, mount with --new-peer",
+                peer.short(),
+                hello.replica.short()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn up(&self, session: wire::Session) {
+        tracing::info!("connected with replica {} at {}", session.peer.replica.short(), session.address);
+        let peer = session.peer.replica;
+        *self.session.lock() = Some(session);
+        let mut share = self.share.lock();
+        if share.header().peer != Some(peer)
+            && let Err(error) = self.commit(&mut share, Record::Paired { peer })
+        {
+            tracing::error!("the pairing could not be journaled: {error}");
+        }
+        let since = share.header().followed;
+        drop(share);
+        self.tell(Message::Sync { since });
+        self.moved();
+    }
+
+    fn down(&self) {
+        *self.session.lock() = None;
+        self.outbound_down();
+        self.fetch_down();
+        self.server.clear();
+        self.inbox.send(Inbound::Down);
+        self.moved();
+    }
+
+    fn hear(self: &Arc<Self>, message: Message) {
+        match message {
+            Message::Sync { since } => self.synced(since),
+            Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),
+            Message::Accept { seq } => self.accepted(&[seq]),
+            Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
+            Message::Retrieve { request, file, version, start, end, urgent } => {
+                let request = serve::Request { request, file, version, chunks: start..end, urgent };
+                if !self.server.ask(request)
+                    && let Some(link) = self.link.get()
+                {
+                    link.drop_session("the peer asks for more at once than it may");
+                }
+            }
+            Message::Deliver { request, pieces, sha256 } => {
+                let _ = self.fetch.fillings.send(Filling::Deliver { request, pieces, sha256 });
+            }
+            Message::Superseded { request } => {
+                let _ = self.fetch.fillings.send(Filling::Superseded { request });
+            }
+            Message::Flush { request } => {
+                let host = self.clone();
+                self.runtime.spawn(async move {
+                    host.level().await;
+                    host.tell(Message::Flushed { request });
+                });
+            }
+            Message::Flushed { request } => self.flushed(request),
+            Message::Ping { .. } | Message::Pong { .. } => {}
+        }
+    }
+
+    /// The peer says how far it has followed our log: less than what it once thanked for, or nothing,
+    /// means that it has lost something, and is told everything.
+    fn synced(&self, since: Option<LogPosition>) {
+        let everything = {
+            let mut share = self.share.lock();
+            let everything = share.must_tell_everything(since);
+            if let Some(since) = since
+                && let Err(error) = self.commit(&mut share, Record::Heard { since })
+            {
+                tracing::error!("the peer's position could not be journaled: {error}");
+            }
+            everything
+        };
+        self.outbound_up(everything);
+        self.fetch_up();
+    }
+
+    /// Waits until everything here is on the peer and everything of the peer's is here.
+    pub(super) async fn level(&self) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let fresh: HashSet<_> = self.share.lock().fresh().iter().copied().collect();
+            for file in fresh {
+                self.cut_soon(file, None);
+            }
+            if self.is_level() {
+                return;
+            }
+            // Changes are counted; a slow tick catches what changed without a count.
+            let _ = tokio::time::timeout(Duration::from_millis(500), progress.changed()).await;
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_level(&self) -> bool {
+        let share = self.share.lock();
+        let nothing = share.unthanked().is_empty() && share.lacking().is_empty();
+        drop(share);
+        nothing && self.outbound.lock().in_flight() == 0
+    }
+}

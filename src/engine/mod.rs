@@ -1,0 +1,49 @@
+//! Floor 2: the engine, which alone carries between the doors. The only place with threads, tasks and
+//! clocks.
+//!
+//! # Lock order
+//!
+//! Taken in this order, released in any; a lock further down is never held while one further up is
+//! taken:
+//!
+//! 1. `Host::cutting`: one cut is taken at a time, and announced before the next
+//! 2. `Host::names`: the directory; read to look up, written to create, rename, unlink, publish
+//! 3. `Node::data`, several in ascending order of their file ids: content and attributes of a file
+//! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
+//! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles
+//!
+//! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
+//! disk happen under 2 and 3 where the operation itself is that wait.
+//!
+//! # Threads
+//!
+//! | thread | does |
+//! |---|---|
+//! | request threads (the kernel door's) | [`volume`]: everything a program asks |
+//! | cutter | takes cuts and announces them |
+//! | applier | judges, stages and applies the peer's cuts |
+//! | filler | writes delivered chunks |
+//! | finisher | syncs files that are whole, publishes and thanks |
+//! | server | answers `Retrieve` |
+//! | checkpointer | brings the metadata store level with the journal |
+
+mod apply;
+mod checkpoint;
+mod content;
+mod cutter;
+mod error;
+mod fetch;
+mod frozen;
+mod host;
+mod inbound;
+mod live;
+mod names;
+mod node;
+mod outbound;
+mod recovery;
+mod serve;
+pub mod status;
+mod volume;
+
+pub use error::{Error, FlushError};
+pub use host::{Host, Options};

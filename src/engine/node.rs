@@ -1,0 +1,99 @@
+//! Files in use: what the engine keeps of a file while a program, a cut or an apply works on it.
+//!
+//! Invariants: there is at most one [`Node`] per file, so its `data` lock serialises everything that
+//! reads or changes the file's content as a whole; a node goes when its last user does.
+
+use super::frozen::Frozen;
+use crate::model::chunk::ChunkSet;
+use crate::model::ids::FileId;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
+
+pub struct Node {
+    pub id: FileId,
+    pub ino: u64,
+    pub data: Mutex<Data>,
+}
+
+#[derive(Default)]
+pub struct Data {
+    /// The open backing file, shared by all handles, and whether it can be written.
+    pub file: Weak<File>,
+    pub writable: bool,
+    /// The last cut as it stood, while the peer may still ask for it.
+    pub frozen: Option<Frozen>,
+    /// Handles open for reading and writing: these may be mapped and stored into.
+    pub mappable: u32,
+    /// Chunks as they were before a peer's cut replaced them, until the kernel has forgotten its
+    /// pages: written back from a mapping, such bytes are nobody's change.
+    pub shadows: HashMap<u64, Vec<u8>>,
+    /// Set when the file was unlinked: what of it will never come.
+    pub orphan: Option<ChunkSet>,
+}
+
+/// An open file of a program.
+pub struct Handle {
+    pub node: Held,
+    pub file: Arc<File>,
+    /// The process that opened it for writing.
+    pub writer: Option<u32>,
+    pub mappable: bool,
+}
+
+/// All nodes in use.
+#[derive(Default)]
+pub struct Nodes(Mutex<HashMap<FileId, Arc<Node>>>);
+
+/// A node in use; it goes from the table with its last holder.
+pub struct Held {
+    nodes: Arc<Nodes>,
+    node: Arc<Node>,
+}
+
+impl Nodes {
+    pub fn get(self: &Arc<Self>, id: FileId, ino: u64) -> Held {
+        let mut map = self.0.lock();
+        let node = map.entry(id).or_insert_with(|| Arc::new(Node { id, ino, data: Mutex::default() }));
+        Held { nodes: self.clone(), node: node.clone() }
+    }
+
+    /// The node of an inode whose file may have left the share but is still open.
+    pub fn by_ino(self: &Arc<Self>, ino: u64) -> Option<Held> {
+        let map = self.0.lock();
+        let node = map.values().find(|n| n.ino == ino)?;
+        Some(Held { nodes: self.clone(), node: node.clone() })
+    }
+
+    /// The node of `id`, where it is in use.
+    pub fn find(self: &Arc<Self>, id: FileId) -> Option<Held> {
+        let node = self.0.lock().get(&id)?.clone();
+        Some(Held { nodes: self.clone(), node })
+    }
+}
+
+impl Deref for Held {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Held {
+        Held { nodes: self.nodes.clone(), node: self.node.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut map = self.nodes.0.lock();
+        // The table's reference and this one.
+        if Arc::strong_count(&self.node) == 2 {
+            map.remove(&self.node.id);
+        }
+    }
+}

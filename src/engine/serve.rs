@@ -1,0 +1,151 @@
+//! Answering the peer's `Retrieve`: a thread of its own, what a reader waits for first.
+//!
+//! Invariant: a delivered chunk is of exactly the version asked for. Chunks changed since are left
+//! out; the cut that changed them brings them.
+
+use super::cutter::digest;
+use super::host::Host;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::Piece;
+use crate::model::ids::FileId;
+use crate::model::message::Message;
+use crate::model::version::Version;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// Requests a peer may have open at once; an honest one stays far below.
+const REQUESTS: usize = 4096;
+
+pub(super) struct Request {
+    pub request: u64,
+    pub file: FileId,
+    pub version: Version,
+    pub chunks: Range<u64>,
+    pub urgent: bool,
+}
+
+#[derive(Default)]
+pub struct Server {
+    queues: Mutex<Queues>,
+    some: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    urgent: VecDeque<Request>,
+    bulk: VecDeque<Request>,
+    stopped: bool,
+}
+
+impl Server {
+    /// Queues a request; false where the peer asks for more than it should.
+    pub(super) fn ask(&self, request: Request) -> bool {
+        let mut queues = self.queues.lock();
+        if queues.urgent.len() + queues.bulk.len() >= REQUESTS {
+            return false;
+        }
+        match request.urgent {
+            true => queues.urgent.push_back(request),
+            false => queues.bulk.push_back(request),
+        }
+        self.some.notify_one();
+        true
+    }
+
+    /// The session is over: nobody waits for these any more.
+    pub(super) fn clear(&self) {
+        let mut queues = self.queues.lock();
+        queues.urgent.clear();
+        queues.bulk.clear();
+    }
+
+    pub(super) fn stop(&self) {
+        self.queues.lock().stopped = true;
+        self.some.notify_all();
+    }
+
+    fn next(&self) -> Option<Request> {
+        let mut queues = self.queues.lock();
+        loop {
+            if queues.stopped {
+                return None;
+            }
+            if let Some(request) = queues.urgent.pop_front() {
+                return Some(request);
+            }
+            if let Some(request) = queues.bulk.pop_front() {
+                return Some(request);
+            }
+            self.some.wait(&mut queues);
+        }
+    }
+}
+
+/// The server thread.
+pub(super) fn run(host: Arc<Host>) {
+    while let Some(request) = host.server.next() {
+        let (id, urgent) = (request.request, request.urgent);
+        let Some(link) = host.link.get() else { continue };
+        match host.serve(&request) {
+            Some(pieces) => {
+                let sha256 = digest(&pieces);
+                let message = Message::Deliver { request: id, pieces, sha256 };
+                if urgent {
+                    link.send_urgent(message);
+                } else {
+                    host.runtime.block_on(link.send_bulk(message));
+                }
+            }
+            None => link.send(Message::Superseded { request: id }),
+        }
+    }
+}
+
+impl Host {
+    /// What can be given of the chunks asked for; `None` where nothing of that version is left.
+    fn serve(&self, request: &Request) -> Option<Vec<Piece>> {
+        let node = self.node(request.file).or_else(|| self.nodes.find(request.file))?;
+        let mut data = node.data.lock();
+        let mut pieces = Vec::new();
+        let mut left = ChunkSet::of(request.chunks.clone());
+        let live = {
+            let share = self.share.lock();
+            share.file(request.file).filter(|f| f.name.is_some() && f.body.includes(&request.version)).map(
+                |f| {
+                    let inside = request.chunks.start..request.chunks.end.min(chunk::count(f.size)).max(request.chunks.start);
+                    let since = request.version.get(share.writer());
+                    let mut good: ChunkSet = f.dirty.unchanged_since(since, &inside).into_iter().collect();
+                    good.subtract(&f.missing);
+                    (good, f.size)
+                },
+            )
+        };
+        if let Some((good, size)) = live
+            && let Ok(file) = self.data_file(&node, &mut data, false)
+        {
+            for range in good.iter() {
+                let at = chunk::bytes(&range, size);
+                let mut bytes = vec![0; (at.end - at.start) as usize];
+                if file.read_exact_at(&mut bytes, at.start).is_ok() {
+                    // The last chunk may have been longer at that version; only whole ones are the same.
+                    left.remove(range.clone());
+                    pieces.push(Piece { first: range.start, bytes });
+                }
+            }
+        }
+        if let Some(frozen) = data.frozen.as_ref().filter(|f| f.version == request.version) {
+            let gaps: Vec<Range<u64>> = left.iter().flat_map(|r| frozen.has(&r)).collect();
+            for range in gaps {
+                if let Ok(bytes) = frozen.read(&range) {
+                    left.remove(range.clone());
+                    pieces.push(Piece { first: range.start, bytes });
+                }
+            }
+        }
+        pieces.sort_by_key(|p| p.first);
+        (!pieces.is_empty()).then_some(pieces)
+    }
+}

@@ -1,0 +1,121 @@
+//! What a user can see of the state.
+
+use super::error::FlushError;
+use super::host::Host;
+use crate::model::judge::is_conflict_copy;
+use crate::model::message::Message;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// `status --json`. Byte figures are bytes; sent and received count the wire, frames included.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub mount: String,
+    pub store: String,
+    pub replica: String,
+    pub peer: Peer,
+    pub files: u64,
+    pub bytes: u64,
+    pub pending_files: u64,
+    pub dirty_chunks: u64,
+    pub missing_chunks: u64,
+    pub conflicts: u64,
+    pub left_alone: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    pub cache: Cache,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Peer {
+    pub address: String,
+    pub replica: Option<String>,
+    pub connected: bool,
+    pub rtt_ms: Option<f64>,
+    pub clock_skew_ms: Option<i64>,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Cache {
+    /// Bytes; `null` where everything is held.
+    pub limit: Option<u64>,
+    /// Bytes held.
+    pub used: u64,
+}
+
+static REQUESTS: AtomicU64 = AtomicU64::new(1);
+
+impl Host {
+    pub fn status(&self) -> Status {
+        let counters = self.link.get().map(|l| l.counters());
+        let session = self.session.lock().as_ref().map(|s| (s.peer.replica, s.clock_skew_ms));
+        let share = self.share.lock();
+        let (mut bytes, mut dirty, mut missing, mut conflicts, mut files) = (0, 0, 0, 0, 0);
+        for (_, file) in share.files() {
+            let Some(name) = &file.name else { continue };
+            files += 1;
+            bytes += file.size;
+            dirty += file.dirty.len();
+            missing += file.missing.len();
+            conflicts += u64::from(is_conflict_copy(name));
+        }
+        let address = counters.as_ref().and_then(|c| c.address).map(|a| a.to_string());
+        Status {
+            mount: self.options.mount.display().to_string(),
+            store: self.options.store.display().to_string(),
+            replica: self.identity.replica.to_string(),
+            peer: Peer {
+                address: address.unwrap_or_else(|| self.options.peer.clone()),
+                replica: share.header().peer.map(|p| p.to_string()),
+                connected: counters.as_ref().is_some_and(|c| c.connected),
+                rtt_ms: counters.as_ref().and_then(|c| c.rtt).map(|r| r.as_secs_f64() * 1000.0),
+                clock_skew_ms: session.map(|s| s.1),
+                last_error: counters.as_ref().and_then(|c| c.last_error.clone()),
+            },
+            files,
+            bytes,
+            pending_files: share.unthanked().len() as u64,
+            dirty_chunks: dirty,
+            missing_chunks: missing,
+            conflicts,
+            left_alone: self.left_alone as u64,
+            sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
+            received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
+            cache: Cache { limit: None, used: bytes.saturating_sub(missing * 1000) },
+        }
+    }
+
+    /// Returns when both sides are level and durable.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        if !self.link.get().is_some_and(|l| l.counters().connected) {
+            return Err(FlushError::NotConnected);
+        }
+        tokio::time::timeout(timeout, self.flush_both()).await.map_err(|_| FlushError::TimedOut)
+    }
+
+    async fn flush_both(&self) {
+        let mut flushed = self.flushes.subscribe();
+        loop {
+            self.level().await;
+            let request = REQUESTS.fetch_add(1, Ordering::Relaxed);
+            self.tell(Message::Flush { request });
+            // An answer that got lost with its session is asked for again.
+            let answer = async {
+                while *flushed.borrow_and_update() < request {
+                    if flushed.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            if tokio::time::timeout(Duration::from_secs(5), answer).await.is_ok() && self.is_level() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn flushed(&self, request: u64) {
+        self.flushes.send_modify(|n| *n = (*n).max(request));
+    }
+}
