@@ -17,9 +17,9 @@ pub mod meta;
 pub mod torn;
 
 pub use backing::{At, Backing, Listing, Stamp, stamp};
-//pub use disk::{Disk, RealDisk};
+pub use disk::{Disk, RealDisk};
 pub use error::{Error, Result};
 //pub use identity::Identity;
-//pub use journal::{Journal, Lsn};
+pub use journal::{Journal, Lsn};
 //pub use meta::{Meta, Opened, Stored};
-//pub use torn::TornDisk;
+pub use torn::TornDisk;
