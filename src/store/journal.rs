@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// Position of a record; the first record is 1.
 pub type Lsn = u64;
+/// Records with their numbers, in order.
+pub type Records = Vec<(Lsn, Vec<u8>)>;
 
 /// Bytes of a segment after which the next one begins.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -78,11 +80,11 @@ struct Flush {
 impl<D: Disk> Journal<D> {
     /// Opens the journal and reads it all: the records in order, all of them durable by now.
     /// Errors: [`Error::Corrupt`] where a segment is missing or any but the last one is damaged.
-    pub fn open(disk: D) -> Result<(Journal<D>, Vec<(Lsn, Vec<u8>)>)> {
+    pub fn open(disk: D) -> Result<(Journal<D>, Records)> {
         Journal::open_sized(disk, SEGMENT_BYTES, TRIM_BYTES)
     }
 
-    fn open_sized(disk: D, segment_bytes: u64, trim_bytes: u64) -> Result<(Journal<D>, Vec<(Lsn, Vec<u8>)>)> {
+    fn open_sized(disk: D, segment_bytes: u64, trim_bytes: u64) -> Result<(Journal<D>, Records)> {
         let fail = |what: &str| Error::io(format!("cannot {what} the journal in .syncfs/journal"));
         let mut firsts = Vec::new();
         for name in disk.list().map_err(fail("list"))? {

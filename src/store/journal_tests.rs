@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 
-type Records = Vec<(Lsn, Vec<u8>)>;
-
 const SEGMENT: u64 = 300;
 
 fn open(disk: &TornDisk) -> Result<(Journal<TornDisk>, Records)> {

@@ -8,7 +8,9 @@
 //! - [`Meta::open`] comes before the mount, and after it SQLite touches no path: the directory is
 //!   covered then. It names its files by path, so they stay open: exclusive locking (no `-shm`), the
 //!   write-ahead log begun and synced at once (SQLite syncs its directory the first time), nothing
-//!   checkpointed or deleted on closing, temporary tables in memory.
+//!   checkpointed or deleted on closing, temporary tables in memory; and SQLite's own locks are off,
+//!   since with them it looks at the path when it closes, where a dying mount would never answer. A
+//!   lock of ours, of the kind that SQLite respects, keeps other programs out.
 
 use super::backing::Backing;
 use super::error::{Error, Result};
@@ -16,10 +18,10 @@ use super::journal::Lsn;
 use super::latch::Latch;
 use crate::model::ids::{FileId, WriterId};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
-use rustix::fs::{AtFlags, RenameFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const NAME: &str = "meta.db";
 /// What SQLite may have put beside it.
@@ -40,6 +42,7 @@ const SCHEMA: &str = "
 
 pub struct Meta {
     db: Connection,
+    _lock: OwnedFd,
     latch: Latch,
     unsynced: usize,
 }
@@ -87,9 +90,10 @@ impl Meta {
     }
 
     fn attempt(backing: &Backing) -> std::result::Result<(Meta, bool), Trouble> {
+        let lock = lock(backing).map_err(Trouble::Other)?;
         // SQLite follows the link to the real path, which is ours for as long as nothing is mounted.
         let path = format!("/proc/self/fd/{}/{NAME}", backing.state().as_raw_fd());
-        let db = Connection::open(path)?;
+        let db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-none")?;
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Exclusive before the first access to the log, or SQLite maps a -shm file.
         db.execute_batch(
@@ -111,7 +115,7 @@ impl Meta {
                 "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;"
             ))?;
         }
-        let mut meta = Meta { db, latch: Latch::default(), unsynced: 0 };
+        let mut meta = Meta { db, _lock: lock, latch: Latch::default(), unsynced: 0 };
         meta.check()?;
         // The first write after a checkpoint begins the log anew, and this is the last time that
         // SQLite may look for it by name.
@@ -255,6 +259,16 @@ impl From<rusqlite::Error> for Trouble {
             _ => Trouble::Other(Error::Database { what: "cannot be opened", source }),
         }
     }
+}
+
+/// Makes the main file if it is missing and locks it for as long as the descriptor is open.
+fn lock(backing: &Backing) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let lock = || {
+        let fd = rustix::fs::openat(backing.state(), NAME, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map(|()| fd)
+    };
+    lock().map_err(Error::io("cannot open .syncfs/meta.db for this daemon alone"))
 }
 
 fn key(id: &FileId) -> (i64, i64) {

@@ -161,3 +161,22 @@ fn a_newer_store_is_left_alone() {
     assert!(matches!(Meta::open(&backing), Err(Error::NewerFormat { .. })));
     assert!(!dir.path().join(".syncfs/meta.db.damaged-1").exists());
 }
+
+#[test]
+fn another_program_cannot_open_a_store_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_backing, _meta, _) = open(dir.path());
+    // Asked through an open file description: a process does not stand in its own way.
+    let path = dir.path().join(".syncfs/meta.db");
+    let taken = rustix::fs::open(&path, OFlags::RDWR, Mode::empty()).unwrap();
+    let mut probe = libc::flock {
+        l_type: libc::F_RDLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: 0x4000_0000,
+        l_len: 512,
+        l_pid: 0,
+    };
+    // SAFETY: the structure is ours and outlives the call, which asks and changes nothing.
+    let asked = unsafe { libc::fcntl(taken.as_raw_fd(), libc::F_OFD_GETLK, &mut probe) };
+    assert_eq!((asked, probe.l_type), (0, libc::F_WRLCK as _));
+}

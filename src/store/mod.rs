@@ -20,6 +20,6 @@ pub use backing::{At, Backing, Listing, Stamp, stamp};
 pub use disk::{Disk, RealDisk};
 pub use error::{Error, Result};
 pub use identity::Identity;
-pub use journal::{Journal, Lsn};
+pub use journal::{Journal, Lsn, Records};
 pub use meta::{Meta, Opened, Stored};
 pub use torn::TornDisk;
