@@ -1,5 +1,7 @@
 //! syncfs: one directory on two hosts. Start reading at `docs/architecture.md`.
 
+pub mod engine;
 pub mod fs;
 pub mod model;
+pub mod store;
 pub mod wire;

@@ -200,7 +200,7 @@ impl Host {
     }
 
     /// fallocate(2): `change` does it on the backing file.
-    pub(super) fn fallocate(
+    pub(super) fn change_range(
         &self,
         node: &Node,
         data: &mut Data,

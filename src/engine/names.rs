@@ -1,0 +1,257 @@
+//! Changing the directory: create, unlink, rename.
+//!
+//! Invariant: names change in the journal first and on the disk second, under the directory lock; after
+//! a crash between the two, recovery finishes on the disk what the journal says. A new file comes the
+//! other way round: it is on the disk before it is in the journal, and adopted where it is not.
+
+use super::cutter::Trigger;
+use super::host::Host;
+use super::node::{Data, Handle, Held};
+use crate::fs::error::Error;
+use crate::fs::volume::{Attr, Caller, Opened, Result};
+use crate::model::ids::FileId;
+use crate::model::name::{BadName, Name};
+use crate::model::record::Record;
+use crate::store::At;
+use rustix::fs::RenameFlags;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A name from the kernel. Names that can't be in the share read as absent where they are looked up.
+pub(super) fn name(bytes: &[u8]) -> Result<Name> {
+    Name::new(bytes).map_err(|bad| match bad {
+        BadName::TooLong => Error::NameTooLong,
+        BadName::Reserved => Error::NotPermitted,
+        BadName::Empty | BadName::BadByte => Error::Invalid,
+    })
+}
+
+impl Host {
+    pub(super) fn make(&self, caller: Caller, name: &Name, mode: u32) -> Result<(FileId, u64, File)> {
+        if self.backing.stat(At::Name(name)).is_ok() {
+            // A directory or link that was left alone stands there.
+            return Err(Error::Exists);
+        }
+        let file = self.backing.create(At::Name(name), mode & 0o7777)?;
+        if self.owner && (caller.uid, caller.gid) != (0, 0) {
+            let (uid, gid) = (Some(caller.uid), Some(caller.gid));
+            std::os::unix::fs::fchown(&file, uid, gid)?;
+        }
+        let disk = file.metadata()?.ino();
+        let mut share = self.share.lock();
+        let id = share.next_file();
+        let record = Record::Created { file: id, name: name.clone(), size: 0, disk };
+        if let Err(error) = self.commit(&mut share, record) {
+            self.unlink_if_there(At::Name(name))?;
+            return Err(error.into());
+        }
+        let ino = share.ino(id);
+        drop(share);
+        let _ = self.triggers.send(Trigger::Fresh(id));
+        Ok((id, ino, file))
+    }
+
+    pub(super) fn create_and_open(
+        &self,
+        caller: Caller,
+        bytes: &[u8],
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Attr, Opened)> {
+        let name = name(bytes)?;
+        let existing = {
+            let _names = self.names.write();
+            let existing = self.share.lock().named(&name);
+            match existing {
+                Some(_) if flags & libc::O_EXCL != 0 => return Err(Error::Exists),
+                Some(id) => id,
+                None => {
+                    let (id, ino, file) = self.make(caller, &name, mode)?;
+                    let node = self.nodes.get(id, ino);
+                    let file = Arc::new(file);
+                    let mut data = node.data.lock();
+                    data.file = Arc::downgrade(&file);
+                    data.writable = true;
+                    let attr = super::volume::attr_of(&file, ino)?;
+                    let opened = self.opened(caller, &node, &mut data, file, flags)?;
+                    return Ok((attr, opened));
+                }
+            }
+        };
+        let node = self.node(existing).ok_or(Error::NotFound)?;
+        let opened = self.open_node(caller, &node, flags)?;
+        let data = node.data.lock();
+        let file = data.file.upgrade().ok_or(Error::NotFound)?;
+        Ok((super::volume::attr_of(&file, node.ino)?, opened))
+    }
+
+    pub(super) fn open_node(&self, caller: Caller, node: &Held, flags: i32) -> Result<Opened> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let truncates = flags & libc::O_TRUNC != 0;
+        let mut data = node.data.lock();
+        let file = self.data_file(node, &mut data, writes || truncates)?;
+        if truncates {
+            self.resize(node, &mut data, &file, 0)?;
+        }
+        self.opened(caller, node, &mut data, file, flags)
+    }
+
+    fn opened(
+        &self,
+        caller: Caller,
+        node: &Held,
+        data: &mut Data,
+        file: Arc<File>,
+        flags: i32,
+    ) -> Result<Opened> {
+        let access = flags & libc::O_ACCMODE;
+        let writer = (access != libc::O_RDONLY).then(|| process_of(caller.thread));
+        let mappable = access == libc::O_RDWR;
+        if let Some(process) = writer {
+            self.writers.lock().opened(process, node.id);
+        }
+        if mappable {
+            data.mappable += 1;
+            self.mapped.lock().insert(node.id);
+        }
+        let whole = self.share.lock().file(node.id).is_some_and(|f| f.is_whole() && !f.partial);
+        let backing = if whole { Some(file.clone()) } else { None };
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let open = Handle { node: node.clone(), file, writer, mappable };
+        self.handles.write().insert(handle, Arc::new(open));
+        Ok(Opened { handle, backing })
+    }
+
+    pub(super) fn close_handle(&self, handle: u64, flock_owner: Option<u64>) {
+        let Some(open) = self.handles.write().remove(&handle) else { return };
+        let node = open.node.clone();
+        if let Some(owner) = flock_owner {
+            self.locks.release_flock(node.ino, owner);
+        }
+        self.locks.release_handle(node.ino, handle);
+        if open.mappable {
+            let mut data = node.data.lock();
+            data.mappable -= 1;
+            if data.mappable == 0 {
+                data.shadows.clear();
+                self.mapped.lock().remove(&node.id);
+            }
+        }
+        if let Some(process) = open.writer {
+            let group = {
+                let mut writers = self.writers.lock();
+                let group = writers.group(node.id);
+                writers.closed(process, node.id);
+                group
+            };
+            let _ = self.triggers.send(Trigger::Cut(group, Some(process)));
+        }
+    }
+
+    pub(super) fn unlink_name(&self, bytes: &[u8]) -> Result<()> {
+        let name = name(bytes)?;
+        let _names = self.names.write();
+        let id = self.share.lock().named(&name).ok_or(Error::NotFound)?;
+        let node = self.node(id).ok_or(Error::NotFound)?;
+        let mut data = node.data.lock();
+        let group = self.writers.lock().group(id);
+        let mut share = self.share.lock();
+        let file = share.file(id).ok_or(Error::NotFound)?;
+        let (partial, missing) = (file.partial, file.missing.clone());
+        if group.len() > 1 {
+            self.commit(&mut share, Record::Bonded { files: group.clone() })?;
+        }
+        self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
+        drop(share);
+        data.orphan = Some(missing);
+        self.unlink_if_there(if partial { At::Partial(id) } else { At::Name(&name) })?;
+        drop(data);
+        let _ = self.triggers.send(Trigger::Cut(group, None));
+        self.moved();
+        Ok(())
+    }
+
+    pub(super) fn rename_name(&self, from: &[u8], to: &[u8], flags: u32) -> Result<()> {
+        let (from, to) = (name(from)?, name(to)?);
+        let flags = RenameFlags::from_bits(flags).ok_or(Error::Invalid)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let no_replace = flags.contains(RenameFlags::NOREPLACE);
+        if flags.contains(RenameFlags::WHITEOUT) || (exchange && no_replace) {
+            return Err(Error::Invalid);
+        }
+        let _names = self.names.write();
+        let (a, b) = {
+            let share = self.share.lock();
+            (share.named(&from).ok_or(Error::NotFound)?, share.named(&to))
+        };
+        if b.is_some() && no_replace {
+            return Err(Error::Exists);
+        }
+        if exchange && b.is_none() {
+            return Err(Error::NotFound);
+        }
+        if b == Some(a) {
+            return Ok(());
+        }
+        if b.is_none() && self.backing.stat(At::Name(&to)).is_ok() {
+            // Something that was left alone stands there.
+            return Err(if no_replace { Error::Exists } else { Error::NotPermitted });
+        }
+        let mut ids: Vec<FileId> = std::iter::once(a).chain(b).collect();
+        ids.sort_unstable();
+        let nodes: Vec<Held> = ids.iter().filter_map(|id| self.node(*id)).collect();
+        let mut datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
+        let mut share = self.share.lock();
+        let lies = |id: FileId| share.file(id).is_some_and(|f| f.partial);
+        let (a_partial, b_partial) = (lies(a), b.is_some_and(lies));
+        let mut moves = vec![(a, Some(to.clone()))];
+        if let Some(b) = b {
+            moves.push((b, exchange.then(|| from.clone())));
+            if !exchange && let Some(at) = nodes.iter().position(|n| n.id == b) {
+                datas[at].orphan = share.file(b).map(|f| f.missing.clone());
+            }
+        }
+        self.commit(&mut share, Record::Moved { moves })?;
+        drop(share);
+        let (old, new) = (At::Name(&from), At::Name(&to));
+        match (a_partial, b.map(|_| b_partial)) {
+            (false, Some(false)) if exchange => self.backing.rename(old, new, RenameFlags::EXCHANGE)?,
+            (false, Some(true)) if exchange => self.backing.rename(old, new, RenameFlags::NOREPLACE)?,
+            (true, Some(false)) if exchange => self.backing.rename(new, old, RenameFlags::NOREPLACE)?,
+            (true, Some(true)) if exchange => {}
+            (false, other) => {
+                self.backing.rename(old, new, RenameFlags::empty())?;
+                if let (Some(true), Some(b)) = (other, b) {
+                    self.unlink_if_there(At::Partial(b))?;
+                }
+            }
+            (true, Some(false)) => self.unlink_if_there(new)?,
+            (true, Some(true)) => {
+                if let Some(b) = b {
+                    self.unlink_if_there(At::Partial(b))?;
+                }
+            }
+            (true, None) => {}
+        }
+        drop(datas);
+        // What moved together stays together until the peer has it.
+        let mut group: Vec<FileId> = Vec::new();
+        for id in ids {
+            group.extend(self.writers.lock().group(id));
+        }
+        group.sort_unstable();
+        group.dedup();
+        let _ = self.triggers.send(Trigger::Cut(group, None));
+        self.moved();
+        Ok(())
+    }
+}
+
+/// The process of a thread; the thread itself where it is unknown, and then a process of its own.
+fn process_of(thread: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(thread)
+}

@@ -1,0 +1,425 @@
+//! The directory as programs see it: every request of the kernel's door, answered from this replica.
+
+use super::host::{Host, location};
+use super::names::name;
+use super::node::{Handle, Held};
+use crate::fs::error::Error;
+use crate::fs::volume::*;
+use crate::model::chunk;
+use crate::model::file;
+use crate::model::ids::FileId;
+use crate::model::limits::XATTR_BYTES;
+use crate::store;
+use rustix::fs::{Timespec, Timestamps, XattrFlags};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Bytes that one copy_file_range(2) moves at most; the caller goes on from there.
+const COPY_BYTES: u64 = 8 << 20;
+
+impl Host {
+    fn handle(&self, handle: u64) -> Result<Arc<Handle>> {
+        self.handles.read().get(&handle).cloned().ok_or(Error::BadHandle)
+    }
+
+    /// The node of an inode, also of one that is unlinked but open.
+    fn ino_node(&self, ino: Ino) -> Result<Held> {
+        let id = self.share.lock().by_ino(ino);
+        match id {
+            Some(id) => Ok(self.nodes.get(id, ino)),
+            None => self.nodes.by_ino(ino).ok_or(Error::NotFound),
+        }
+    }
+
+    fn root(&self) -> Result<Attr> {
+        let stat = rustix::fs::fstat(self.backing.root())?;
+        Ok(Attr { is_dir: true, nlink: 2, ..attr(&stat, ROOT) })
+    }
+
+    fn change<T>(&self, ino: Ino, change: impl FnOnce(&Held, &mut super::node::Data, &File) -> Result<T>) -> Result<T> {
+        let node = self.ino_node(ino)?;
+        let mut data = node.data.lock();
+        let file = self.data_file(&node, &mut data, false)?;
+        change(&node, &mut data, &file)
+    }
+
+    /// Whether all of `chunks` are held; an unlinked file's missing ones never come.
+    fn holds(&self, id: FileId, node: &Held, offset: u64, len: u64) -> Result<bool> {
+        let chunks = chunk::touched(offset, len);
+        if let Some(f) = self.share.lock().file(id).filter(|f| f.name.is_some()) {
+            return Ok(!f.missing.overlaps(&chunks));
+        }
+        match &node.data.lock().orphan {
+            Some(missing) if missing.overlaps(&chunks) => Err(Error::NotHere),
+            _ => Ok(true),
+        }
+    }
+}
+
+impl Volume for Host {
+    fn lookup(&self, bytes: &[u8]) -> Result<Attr> {
+        let name = match name(bytes) {
+            Ok(name) => name,
+            Err(Error::NameTooLong) => return Err(Error::NameTooLong),
+            Err(_) => return Err(Error::NotFound),
+        };
+        let _names = self.names.read();
+        let (ino, stat) = {
+            let share = self.share.lock();
+            let id = share.named(&name).ok_or(Error::NotFound)?;
+            let lies = share.file(id).and_then(|f| location(id, f)).ok_or(Error::NotFound)?;
+            (share.ino(id), self.backing.stat(lies)?)
+        };
+        Ok(attr(&stat, ino))
+    }
+
+    fn forget(&self, _ino: Ino, _count: u64) {}
+
+    fn getattr(&self, ino: Ino, handle: Option<u64>) -> Result<Attr> {
+        if ino == ROOT {
+            return self.root();
+        }
+        if let Some(open) = handle.and_then(|h| self.handles.read().get(&h).cloned()) {
+            // Under the lock: an apply in progress shows either before or after.
+            let _data = open.node.data.lock();
+            return attr_of(&open.file, ino);
+        }
+        let id = self.share.lock().by_ino(ino);
+        if let Some(node) = id.and_then(|id| self.nodes.find(id)).or_else(|| self.nodes.by_ino(ino)) {
+            let mut data = node.data.lock();
+            let file = self.data_file(&node, &mut data, false)?;
+            return attr_of(&file, ino);
+        }
+        let _names = self.names.read();
+        let stat = id.and_then(|id| self.stat(id)).ok_or(Error::NotFound)?;
+        Ok(attr(&stat, ino))
+    }
+
+    fn setattr(&self, _caller: Caller, ino: Ino, handle: Option<u64>, set: SetAttr) -> Result<Attr> {
+        if ino == ROOT {
+            // The directory's own mode and owner are this host's matter.
+            return match set {
+                SetAttr { mode: None, uid: None, gid: None, size: None, .. } => self.root(),
+                _ => Err(Error::NotPermitted),
+            };
+        }
+        let open = handle.and_then(|h| self.handles.read().get(&h).cloned());
+        self.change(ino, |node, data, file| {
+            if let Some(size) = set.size {
+                let writable = match &open {
+                    Some(open) => open.file.clone(),
+                    None => self.data_file(node, data, true)?,
+                };
+                self.resize(node, data, &writable, size)?;
+            }
+            if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
+                self.touch(node)?;
+            }
+            if set.uid.is_some() || set.gid.is_some() {
+                std::os::unix::fs::fchown(file, set.uid, set.gid)?;
+            }
+            if let Some(mode) = set.mode {
+                rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777))?;
+            }
+            if set.atime.is_some() || set.mtime.is_some() {
+                let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
+                let times = Timestamps {
+                    last_access: set.atime.map_or(omit, timespec),
+                    last_modification: set.mtime.map_or(omit, timespec),
+                };
+                rustix::fs::futimens(file, &times)?;
+            }
+            attr_of(file, ino)
+        })
+    }
+
+    fn create(&self, caller: Caller, name: &[u8], mode: u32, flags: i32) -> Result<(Attr, Opened)> {
+        self.create_and_open(caller, name, mode, flags)
+    }
+
+    fn mknod(&self, caller: Caller, bytes: &[u8], mode: u32) -> Result<Attr> {
+        let name = name(bytes)?;
+        let _names = self.names.write();
+        if self.share.lock().named(&name).is_some() {
+            return Err(Error::Exists);
+        }
+        let (_, ino, file) = self.make(caller, &name, mode)?;
+        attr_of(&file, ino)
+    }
+
+    fn open(&self, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        let node = self.ino_node(ino)?;
+        self.open_node(caller, &node, flags)
+    }
+
+    fn read(&self, handle: u64, offset: u64, size: u32) -> Answer<Vec<u8>> {
+        let open = match self.handle(handle) {
+            Ok(open) => open,
+            Err(e) => return Answer::Now(Err(e)),
+        };
+        let id = open.node.id;
+        match self.holds(id, &open.node, offset, u64::from(size)) {
+            Ok(true) => Answer::Now(read_file(&open.file, offset, size)),
+            Ok(false) => {
+                let Some(host) = self.me.upgrade() else { return Answer::Now(Err(Error::NotHere)) };
+                Answer::Later(Box::pin(async move {
+                    host.fetch_wait(id, chunk::touched(offset, u64::from(size))).await?;
+                    read_file(&open.file, offset, size)
+                }))
+            }
+            Err(e) => Answer::Now(Err(e)),
+        }
+    }
+
+    fn write(&self, handle: u64, offset: u64, bytes: &[u8], mode: WriteMode) -> Result<u32> {
+        let open = self.handle(handle)?;
+        let mut data = open.node.data.lock();
+        let offset = if mode.append && !mode.from_mapping { None } else { Some(offset) };
+        let written = self.write_at(&open.node, &mut data, &open.file, offset, bytes, mode.from_mapping)?;
+        if mode.kill_suid {
+            kill_suid(&open.file)?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&self, handle: u64, owner: u64) -> Result<()> {
+        let open = self.handle(handle)?;
+        self.locks.release_owner(open.node.ino, owner);
+        if let Some(process) = open.writer {
+            self.cut_soon(open.node.id, Some(process));
+        }
+        Ok(())
+    }
+
+    fn release(&self, handle: u64, flock_owner: Option<u64>) {
+        self.close_handle(handle, flock_owner);
+    }
+
+    fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        let _ = data_only;
+        let open = self.handle(handle)?;
+        self.backing.sync_file(&open.file)?;
+        self.journal.sync(self.journal.end())?;
+        if let Some(process) = open.writer {
+            self.cut_soon(open.node.id, Some(process));
+        }
+        Ok(())
+    }
+
+    fn fsync_dir(&self) -> Result<()> {
+        self.backing.sync_names()?;
+        Ok(self.journal.sync(self.journal.end())?)
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.unlink_name(name)
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8], flags: u32) -> Result<()> {
+        self.rename_name(from, to, flags)
+    }
+
+    fn list(&self) -> Vec<(Vec<u8>, Ino)> {
+        let share = self.share.lock();
+        share.names().map(|(name, id)| (name.as_bytes().to_vec(), share.ino(id))).collect()
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        let fs = self.backing.statvfs()?;
+        Ok(StatFs {
+            block: fs.f_frsize as u32,
+            blocks: fs.f_blocks,
+            free: fs.f_bfree,
+            available: fs.f_bavail,
+            files: fs.f_files,
+            files_free: fs.f_ffree,
+        })
+    }
+
+    fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        if ino == ROOT || !name.starts_with(b"user.") {
+            return Err(Error::NoAttribute);
+        }
+        self.change(ino, |_, _, file| {
+            let mut value = vec![0; XATTR_BYTES];
+            let len = rustix::fs::fgetxattr(file, name, &mut value[..]).map_err(xattr_error)?;
+            value.truncate(len);
+            Ok(value)
+        })
+    }
+
+    fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+        if ino == ROOT || !name.starts_with(b"user.") {
+            return Err(Error::NotSupported);
+        }
+        self.change(ino, |node, _, file| {
+            self.touch(node)?;
+            let flags = XattrFlags::from_bits_retain(flags as u32);
+            rustix::fs::fsetxattr(file, name, value, flags).map_err(xattr_error)
+        })
+    }
+
+    fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        if ino == ROOT || !name.starts_with(b"user.") {
+            return Err(Error::NotSupported);
+        }
+        self.change(ino, |node, _, file| {
+            self.touch(node)?;
+            rustix::fs::fremovexattr(file, name).map_err(xattr_error)
+        })
+    }
+
+    fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        if ino == ROOT {
+            return Ok(Vec::new());
+        }
+        self.change(ino, |_, _, file| {
+            let mut names = vec![0; XATTR_BYTES];
+            let len = rustix::fs::flistxattr(file, &mut names[..]).map_err(xattr_error)?;
+            let names = names[..len].split(|b| *b == 0);
+            Ok(names.filter(|n| n.starts_with(b"user.")).map(<[u8]>::to_vec).collect())
+        })
+    }
+
+    fn fallocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
+        let open = self.handle(handle)?;
+        let end = offset.checked_add(len).filter(|_| len > 0).ok_or(Error::Invalid)?;
+        let mut data = open.node.data.lock();
+        self.change_range(&open.node, &mut data, &open.file, offset..end, mode)
+    }
+
+    fn lseek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64> {
+        let open = self.handle(handle)?;
+        let size = open.file.metadata()?.len();
+        if offset >= size {
+            return Err(Error::PastEnd);
+        }
+        let whole = self.share.lock().file(open.node.id).is_none_or(|f| f.is_whole());
+        let from = match (whence, whole) {
+            (libc::SEEK_DATA, true) => rustix::fs::SeekFrom::Data(offset),
+            (libc::SEEK_HOLE, true) => rustix::fs::SeekFrom::Hole(offset),
+            // What is not held may be anything: all of it counts as data.
+            (libc::SEEK_DATA, false) => return Ok(offset),
+            (libc::SEEK_HOLE, false) => return Ok(size),
+            _ => return Err(Error::Invalid),
+        };
+        Ok(rustix::fs::seek(&*open.file, from)?)
+    }
+
+    fn copy_range(&self, from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64) -> Answer<u64> {
+        Answer::Now(self.copy(from, from_offset, to, to_offset, len.min(COPY_BYTES)))
+    }
+
+    fn getlk(&self, handle: u64, owner: u64, lock: Lock) -> Result<Option<Lock>> {
+        let open = self.handle(handle)?;
+        Ok(self.locks.test(open.node.ino, owner, lock))
+    }
+
+    fn setlk(&self, handle: u64, owner: u64, lock: Lock, wait: bool, flock: bool) -> Answer<()> {
+        use crate::fs::locks::{Kind, Taker};
+        match self.handle(handle) {
+            Ok(open) => {
+                let kind = if flock { Kind::Flock } else { Kind::Posix };
+                self.locks.set(open.node.ino, Taker { owner, handle }, lock, kind, wait)
+            }
+            Err(e) => Answer::Now(Err(e)),
+        }
+    }
+}
+
+impl Host {
+    fn copy(&self, from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64) -> Result<u64> {
+        let (source, target) = (self.handle(from)?, self.handle(to)?);
+        if !self.holds(source.node.id, &source.node, from_offset, len)? {
+            // The kernel then reads and writes, and the read waits for the peer.
+            return Err(Error::NotSupported);
+        }
+        let mut buffer = vec![0; 1 << 20];
+        let mut done = 0;
+        while done < len {
+            let want = (len - done).min(buffer.len() as u64) as usize;
+            let got = store::read_full_at(&source.file, &mut buffer[..want], from_offset + done)?;
+            if got == 0 {
+                break;
+            }
+            let mut data = target.node.data.lock();
+            let at = Some(to_offset + done);
+            self.write_at(&target.node, &mut data, &target.file, at, &buffer[..got], false)?;
+            done += got as u64;
+        }
+        Ok(done)
+    }
+}
+
+fn read_file(file: &File, offset: u64, size: u32) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; size as usize];
+    let len = store::read_full_at(file, &mut bytes, offset)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Clears the set-id bits as a write by who is not the owner does.
+fn kill_suid(file: &File) -> Result<()> {
+    let mode = rustix::fs::fstat(file)?.st_mode;
+    let mut clear = libc::S_ISUID;
+    if mode & libc::S_IXGRP != 0 {
+        clear |= libc::S_ISGID;
+    }
+    if mode & clear != 0 {
+        rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777 & !clear))?;
+    }
+    Ok(())
+}
+
+fn xattr_error(error: rustix::io::Errno) -> Error {
+    match error {
+        rustix::io::Errno::NODATA => Error::NoAttribute,
+        other => other.into(),
+    }
+}
+
+pub(super) fn attr_of(file: &File, ino: Ino) -> Result<Attr> {
+    Ok(attr(&rustix::fs::fstat(file)?, ino))
+}
+
+pub(super) fn attr(stat: &rustix::fs::Stat, ino: Ino) -> Attr {
+    Attr {
+        ino,
+        size: stat.st_size as u64,
+        blocks: stat.st_blocks as u64,
+        atime: time(stat.st_atime, stat.st_atime_nsec as i64),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec as i64),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec as i64),
+        is_dir: false,
+        mode: stat.st_mode & 0o7777,
+        nlink: stat.st_nlink as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    }
+}
+
+fn time(seconds: i64, nanos: i64) -> SystemTime {
+    let nanos = Duration::from_nanos(nanos as u64);
+    match u64::try_from(seconds) {
+        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanos,
+        Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos,
+    }
+}
+
+fn timespec(time: SystemTime) -> Timespec {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timespec { tv_sec: after.as_secs() as i64, tv_nsec: after.subsec_nanos().into() },
+        Err(before) => {
+            let before = before.duration();
+            let mut seconds = -(before.as_secs() as i64);
+            let mut nanos = -i64::from(before.subsec_nanos());
+            if nanos < 0 {
+                seconds -= 1;
+                nanos += 1_000_000_000;
+            }
+            Timespec { tv_sec: seconds, tv_nsec: nanos as _ }
+        }
+    }
+}
