@@ -61,6 +61,7 @@ pub struct SetAttr {
 /// An open file. `backing` is there when all reads may go straight to that descriptor: the file is
 /// wholly held and stays so while the handle lives.
 pub struct Opened {
+    /// Less than 2^62: the adapter keeps the open mode in the other bits.
     pub handle: u64,
     pub backing: Option<Arc<OwnedFd>>,
 }
@@ -121,6 +122,9 @@ pub trait Volume: Send + Sync + 'static {
     /// A regular file by mknod(2), not opened.
     fn mknod(&self, caller: Caller, name: &[u8], mode: u32) -> Result<Attr>;
     fn open(&self, caller: Caller, ino: Ino, flags: i32) -> Result<Opened>;
+    /// `handle` was opened for writing while others read past us: what is stored into a mapping of it
+    /// goes to the backing file unseen.
+    fn stores_unseen(&self, _handle: u64) {}
     fn read(&self, handle: u64, offset: u64, size: u32) -> Answer<Vec<u8>>;
     fn write(&self, handle: u64, offset: u64, data: &[u8], mode: WriteMode) -> Result<u32>;
     /// One close(2) of a descriptor; `owner` is the lock owner whose record locks go.

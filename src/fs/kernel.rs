@@ -1,0 +1,123 @@
+//! Telling the kernel what it must no longer believe.
+//!
+//! The kernel caches names, attributes and pages for as long as nobody says otherwise; whoever
+//! changes a file behind its back says so here.
+//!
+//! Invariants: orders are carried out by one thread of their own, in the order given, and that
+//! thread holds no lock: the kernel makes it wait for requests in flight, whose handlers may hold
+//! any. Giving an order never waits.
+
+use super::volume::{Ino, ROOT};
+use fuser::{INodeNo, Notifier};
+use parking_lot::Mutex;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+
+/// The way to the kernel's caches. Until a mount is served, and after it is gone, there is nothing
+/// cached and every order is done at once.
+#[derive(Clone, Default)]
+pub struct Kernel {
+    queue: Arc<Mutex<Option<Sender<Order>>>>,
+}
+
+enum Order {
+    Inode(Ino),
+    Attributes(Ino),
+    Entry(Vec<u8>),
+    Deleted(Ino, Vec<u8>),
+    Drain(Sender<()>),
+}
+
+impl Kernel {
+    pub fn new() -> Kernel {
+        Kernel::default()
+    }
+
+    /// A kernel that caches nothing, for tests.
+    pub fn none() -> Kernel {
+        Kernel::default()
+    }
+
+    /// Content and attributes of `ino` changed. Open descriptors and mappings see the new bytes; dirty
+    /// pages of mappings are written back first.
+    pub fn inval_inode(&self, ino: Ino) {
+        self.order(Order::Inode(ino));
+    }
+
+    /// Attributes of `ino` changed, the bytes did not.
+    pub fn inval_attributes(&self, ino: Ino) {
+        self.order(Order::Attributes(ino));
+    }
+
+    /// `name` may lead elsewhere or nowhere now, or somewhere after having led nowhere.
+    pub fn inval_entry(&self, name: &[u8]) {
+        self.order(Order::Entry(name.to_owned()));
+    }
+
+    /// `name`, which led to `ino`, is gone; those who watch it are told.
+    pub fn deleted(&self, ino: Ino, name: &[u8]) {
+        self.order(Order::Deleted(ino, name.to_owned()));
+    }
+
+    /// Stores into mappings of `ino` that we have not seen yet come to us as writes.
+    pub fn write_back(&self, ino: Ino) {
+        self.order(Order::Inode(ino));
+    }
+
+    /// Waits until all orders given before are carried out. Never call it in a request handler or
+    /// holding a lock that one takes: the kernel may be waiting for that very handler.
+    pub fn drain(&self) {
+        let (done, wait) = mpsc::channel();
+        self.order(Order::Drain(done));
+        // An error means that the mount went, and the order with it.
+        let _ = wait.recv();
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(queue) = &*self.queue.lock() {
+            // A closed queue: the mount went, and the caches with it.
+            let _ = queue.send(order);
+        }
+    }
+
+    /// From now on orders go to `notifier`. The thread ends after [`Kernel::detach`].
+    pub(super) fn attach(&self, notifier: Notifier) -> io::Result<JoinHandle<()>> {
+        let (queue, orders) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("fs-notify".into())
+            .spawn(move || carry_out(&notifier, &orders))?;
+        *self.queue.lock() = Some(queue);
+        Ok(thread)
+    }
+
+    pub(super) fn detach(&self) {
+        *self.queue.lock() = None;
+    }
+}
+
+fn carry_out(notifier: &Notifier, orders: &Receiver<Order>) {
+    while let Ok(order) = orders.recv() {
+        let done = match order {
+            Order::Inode(ino) => notifier.inval_inode(INodeNo(ino), 0, 0),
+            // A negative offset spares the pages.
+            Order::Attributes(ino) => notifier.inval_inode(INodeNo(ino), -1, 0),
+            Order::Entry(name) => notifier.inval_entry(INodeNo(ROOT), OsStr::from_bytes(&name)),
+            Order::Deleted(ino, name) => {
+                let (parent, name) = (INodeNo(ROOT), OsStr::from_bytes(&name));
+                // Refused when the name leads elsewhere by now; then at least forget what it was.
+                notifier.delete(parent, INodeNo(ino), name).and_then(|()| notifier.inval_entry(parent, name))
+            }
+            Order::Drain(done) => {
+                let _ = done.send(());
+                Ok(())
+            }
+        };
+        if let Err(e) = done {
+            tracing::debug!("the kernel refused an invalidation: {e}");
+        }
+    }
+}
