@@ -141,10 +141,8 @@ impl Host {
 
             let mut share = self.share.lock();
             let from = LogPosition { writer: pending.cut.writer, seq: pending.cut.seq };
-            let changed: Vec<(FileId, ChunkSet)> = taken
-                .iter()
-                .filter_map(|t| t.body.as_ref().map(|b| (t.file, b.changed.clone())))
-                .collect();
+            let changed: Vec<(FileId, ChunkSet)> =
+                taken.iter().filter_map(|t| t.body.as_ref().map(|b| (t.file, b.changed.clone()))).collect();
             self.commit(&mut share, Record::Took { from, files: taken })?;
             for id in &revived {
                 let Some(f) = share.file(*id) else { continue };
@@ -155,8 +153,12 @@ impl Host {
             }
             let mut all = Vec::new();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
-                let have = matches!(verdict.place, PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
-                let place = cut.place.as_ref().filter(|_| have).map_or(0, |p| p.version.get(pending.cut.writer));
+                let have = matches!(
+                    verdict.place,
+                    PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)
+                );
+                let place =
+                    cut.place.as_ref().filter(|_| have).map_or(0, |p| p.version.get(pending.cut.writer));
                 let has = matches!(
                     verdict.body,
                     BodyVerdict::Have | BodyVerdict::Take(_) | BodyVerdict::Yield { .. }
@@ -226,7 +228,7 @@ impl Host {
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
         drop(share);
-        fresh.iter().for_each(|id| drop(self.outbound.lock().announced.remove(id)));
+        self.outbound.lock().announced.retain(|id| !fresh.contains(id));
         let _ = self.triggers.send(Trigger::Cut(fresh, None));
         Ok(())
     }
@@ -234,7 +236,8 @@ impl Host {
     /// Our file loses its name to the peer's: it takes a conflict name. Returns both names.
     fn step_aside(&self, ours: FileId) -> store::Result<Vec<Name>> {
         let mut share = self.share.lock();
-        let Some((Some(old), stamp, partial)) = share.file(ours).map(|f| (f.name.clone(), f.stamp, f.partial))
+        let Some((Some(old), stamp, partial)) =
+            share.file(ours).map(|f| (f.name.clone(), f.stamp, f.partial))
         else {
             return Ok(Vec::new());
         };
@@ -245,6 +248,8 @@ impl Host {
             self.backing.rename(At::Name(&old), At::Name(&new), RenameFlags::NOREPLACE)?;
         }
         tracing::warn!("both hosts made {old}: this host's is now {new}");
+        // The peer refused it under its old name, content and all.
+        self.outbound.lock().announced.remove(&ours);
         let _ = self.triggers.send(Trigger::Cut(vec![ours], None));
         Ok(vec![old, new])
     }
@@ -451,7 +456,9 @@ impl Host {
             }
             let seq = cut.seq;
             match self.apply(&mut Pending::again(cut, content)) {
-                Ok(Outcome::Applied(_)) => tracing::info!("applied again after a crash: cut {seq} of the peer"),
+                Ok(Outcome::Applied(_)) => {
+                    tracing::info!("applied again after a crash: cut {seq} of the peer")
+                }
                 Ok(Outcome::NotReady) => tracing::info!("cut {seq} of the peer will come anew"),
                 Err(error) => tracing::error!("cut {seq} of the peer can't be applied again: {error}"),
             }

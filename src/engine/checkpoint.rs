@@ -67,8 +67,7 @@ pub(super) fn run(host: Arc<Host>) {
                 return;
             }
         }
-        let due = host.journal.end() > last.1
-            && (host.journal.bytes() > LARGE || last.0.elapsed() > OLD);
+        let due = host.journal.end() > last.1 && (host.journal.bytes() > LARGE || last.0.elapsed() > OLD);
         if due {
             if let Err(error) = host.checkpoint(false) {
                 tracing::error!("the metadata could not be brought level and is tried again: {error}");

@@ -16,7 +16,6 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
-use crate::model::share::Share;
 use crate::store;
 use std::cell::RefCell;
 use std::fs::File;
@@ -76,7 +75,8 @@ impl Host {
                 None => (offset.unwrap_or(0), None),
             }
         };
-        let end = offset.checked_add(bytes.len() as u64).filter(|e| *e <= FILE_BYTES).ok_or(Error::TooLarge)?;
+        let end =
+            offset.checked_add(bytes.len() as u64).filter(|e| *e <= FILE_BYTES).ok_or(Error::TooLarge)?;
         let touched = chunk::touched(offset, bytes.len() as u64);
         let Some(before) = before else {
             // Unlinked: nobody but its holders will ever see it.
@@ -217,8 +217,12 @@ impl Host {
         let look = {
             let share = self.share.lock();
             share.file(node.id).filter(|f| f.name.is_some()).map(|f| {
-                let end = if shifts { u64::MAX } else { chunk::touched(range.start, range.end - range.start).end };
-                Before::look(f, &(range.start / CHUNK..end.min(chunk::count(f.size)).max(range.start / CHUNK)))
+                let end =
+                    if shifts { u64::MAX } else { chunk::touched(range.start, range.end - range.start).end };
+                Before::look(
+                    f,
+                    &(range.start / CHUNK..end.min(chunk::count(f.size)).max(range.start / CHUNK)),
+                )
             })
         };
         if let Some(before) = &look {
@@ -243,7 +247,13 @@ impl Host {
             } else if !shifts {
                 self.note(node, before, ChunkSet::new(), ChunkSet::new(), size)?;
             } else {
-                self.note(node, before, ChunkSet::of(range.start / CHUNK..chunk::count(size)), ChunkSet::new(), size)?;
+                self.note(
+                    node,
+                    before,
+                    ChunkSet::of(range.start / CHUNK..chunk::count(size)),
+                    ChunkSet::new(),
+                    size,
+                )?;
             }
         }
         self.save_frozen(data, &(range.start / CHUNK..u64::MAX / CHUNK));
@@ -331,8 +341,10 @@ fn differences(
             let len = (old.end - old.start) as usize;
             buffer.resize(len.max(buffer.len()), 0);
             let buffer = &mut buffer[..len];
-            let read = store::read_full_at(file, buffer, old.start)
-                .map_err(|source| store::Error::Io { what: "reading what is about to change".into(), source })?;
+            let read = store::read_full_at(file, buffer, old.start).map_err(|source| store::Error::Io {
+                what: "reading what is about to change".into(),
+                source,
+            })?;
             let new = &bytes[(old.start - offset) as usize..(old.end - offset) as usize];
             if read == len && buffer[..] == *new {
                 return Ok(());
@@ -349,4 +361,3 @@ fn differences(
     }
     Ok((changed, scraps))
 }
-

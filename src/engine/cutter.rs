@@ -192,19 +192,15 @@ impl Host {
         let writer = share.writer();
         let mut inline = parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * 1000 <= INLINE_BYTES;
         // Chunks not held can't be carried; who asks for them learns so.
-        let held = |id, news: &ChunkSet| {
-            share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)))
-        };
+        let held =
+            |id, news: &ChunkSet| share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)));
         inline &= parts.iter().all(|p| held(p.0, &p.3));
         let mut files = Vec::with_capacity(parts.len());
         let mut frozen = Vec::new();
         for (id, place, body, news) in parts {
             let f = share.file(id).expect("its data is locked and it was there");
-            let place = place.then(|| Place {
-                name: f.name.clone(),
-                version: f.place.clone(),
-                seen: f.body.clone(),
-            });
+            let place =
+                place.then(|| Place { name: f.name.clone(), version: f.place.clone(), seen: f.body.clone() });
             let body = body.then(|| {
                 let (_, attrs) = &bodies[&id];
                 BodyCut {

@@ -228,7 +228,10 @@ impl Host {
             }
             self.ask_now(file, &ChunkSet::of(chunks.clone()));
             if tokio::time::timeout_at(deadline, arrived).await.is_err() {
-                tracing::warn!("a read failed: the peer did not deliver within {:?}", self.options.read_timeout);
+                tracing::warn!(
+                    "a read failed: the peer did not deliver within {:?}",
+                    self.options.read_timeout
+                );
                 return Err(Error::NotHere);
             }
         }
@@ -246,13 +249,19 @@ impl Host {
             Filling::Superseded { request } => (request, Vec::new()),
             Filling::Stop => return,
         };
-        let Some((target, file)) = self.fetch.state.lock().requests.get(&id).map(|r| (r.target, r.file)) else {
+        let Some((target, file)) = self.fetch.state.lock().requests.get(&id).map(|r| (r.target, r.file))
+        else {
             return;
         };
         match target {
             Target::Staged(cut) => {
                 if let Some(request) = self.fetch.state.lock().done(id, &pieces) {
-                    self.inbox.send(Inbound::Content { cut, file: request.file, pieces, asked: request.expect });
+                    self.inbox.send(Inbound::Content {
+                        cut,
+                        file: request.file,
+                        pieces,
+                        asked: request.expect,
+                    });
                 }
             }
             Target::Missing => {
@@ -279,8 +288,7 @@ impl Host {
             let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
             (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty())
         };
-        let unwanted: Vec<Range<u64>> =
-            missing.iter().flat_map(|r| request.expect.gaps(&r)).collect();
+        let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| request.expect.gaps(&r)).collect();
         unwanted.into_iter().for_each(|r| missing.remove(r));
         let file = self.data_file(&node, &mut data, true)?;
         let times = file.metadata()?.modified()?;
@@ -338,7 +346,9 @@ impl Host {
             let _data = node.data.lock();
             let mut share = self.share.lock();
             let Some(f) = share.file(id).filter(|f| f.is_whole()) else { continue };
-            if f.partial && let Some(name) = f.name.clone() {
+            if f.partial
+                && let Some(name) = f.name.clone()
+            {
                 self.backing.rename(At::Partial(id), At::Name(&name), RenameFlags::NOREPLACE)?;
                 self.commit(&mut share, Record::Published { file: id })?;
             }
@@ -364,7 +374,14 @@ impl Host {
 }
 
 impl State {
-    fn ask(&mut self, target: Target, file: FileId, version: Version, chunks: Range<u64>, urgent: bool) -> Message {
+    fn ask(
+        &mut self,
+        target: Target,
+        file: FileId,
+        version: Version,
+        chunks: Range<u64>,
+        urgent: bool,
+    ) -> Message {
         self.next += 1;
         let bytes = if urgent { 0 } else { (chunks.end - chunks.start) * CHUNK };
         self.bytes += bytes;

@@ -54,9 +54,8 @@ impl Frozen {
             }
             let aside = self.aside.as_ref().expect("just made");
             let len = bytes.end - bytes.start;
-            store::copy_range(&self.file, bytes.start, aside, bytes.start, len).map_err(|source| {
-                store::Error::Io { what: "copying a frozen cut aside".into(), source }
-            })?;
+            store::copy_range(&self.file, bytes.start, aside, bytes.start, len)
+                .map_err(|source| store::Error::Io { what: "copying a frozen cut aside".into(), source })?;
             self.wanted.remove(range.clone());
             self.saved.insert(range);
         }
@@ -97,9 +96,8 @@ impl Frozen {
 
 impl Budget {
     fn claim(&self, bytes: u64) -> bool {
-        let fits = |used: u64| {
-            used.checked_add(bytes).filter(|sum| *sum <= crate::model::limits::STAGING_BYTES)
-        };
+        let fits =
+            |used: u64| used.checked_add(bytes).filter(|sum| *sum <= crate::model::limits::STAGING_BYTES);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 }

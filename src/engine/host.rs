@@ -15,12 +15,12 @@ use super::serve::Server;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
+use crate::model::codec;
 use crate::model::file;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
 use crate::model::record::Record;
 use crate::model::share::Share;
-use crate::model::codec;
 use crate::store::{self, At, Backing, Identity, Journal, Lsn};
 use crate::wire::{Key, Link};
 use parking_lot::{Mutex, RwLock};
@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime;
@@ -51,6 +51,8 @@ pub struct Options {
 }
 
 pub struct Host {
+    /// For tasks that outlive the call that starts them.
+    pub(super) me: Weak<Host>,
     pub(super) options: Options,
     pub(super) runtime: runtime::Handle,
     pub(super) backing: Backing,
@@ -105,7 +107,8 @@ impl Host {
         let recovered = recovery::open(&options.store)?;
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = super::inbound::inbox();
-        let host = Arc::new(Host {
+        let host = Arc::new_cyclic(|me| Host {
+            me: me.clone(),
             options,
             runtime: runtime.clone(),
             backing: recovered.backing,
@@ -203,7 +206,10 @@ impl Host {
                 data.writable = true;
                 file
             }
-            Err(e) if !write && matches!(e.errno(), libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY) => {
+            Err(e)
+                if !write
+                    && matches!(e.errno(), libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY) =>
+            {
                 data.writable = false;
                 self.backing.open_file(at, false)?
             }

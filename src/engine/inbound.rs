@@ -32,7 +32,12 @@ const BATCH: usize = 256;
 pub(super) enum Inbound {
     Cut(Cut),
     /// Content for the staging of `cut`; of `asked`, what is not in the pieces will not come.
-    Content { cut: Seq, file: FileId, pieces: Vec<Piece>, asked: ChunkSet },
+    Content {
+        cut: Seq,
+        file: FileId,
+        pieces: Vec<Piece>,
+        asked: ChunkSet,
+    },
     /// Something that a cut may have waited for has happened.
     Again,
     /// The session is over.
@@ -94,7 +99,9 @@ pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
         for event in events {
             match event {
                 Inbound::Cut(cut) => queue.add(cut),
-                Inbound::Content { cut, file, pieces, asked } => host.stage(&mut queue, cut, file, &pieces, &asked),
+                Inbound::Content { cut, file, pieces, asked } => {
+                    host.stage(&mut queue, cut, file, &pieces, &asked)
+                }
                 Inbound::Again => {}
                 Inbound::Down => queue.keep(),
                 Inbound::Stop => return,
@@ -113,8 +120,7 @@ impl Queue {
                 content.insert(file.file, kept);
             }
         }
-        let pending =
-            Pending { cut, content, asked: HashMap::new(), since: Instant::now(), watched: false };
+        let pending = Pending { cut, content, asked: HashMap::new(), since: Instant::now(), watched: false };
         self.pending.insert(pending.cut.seq, pending);
     }
 

@@ -94,7 +94,7 @@ pub(super) fn run(host: Arc<Host>) {
                 let sha256 = digest(&pieces);
                 let message = Message::Deliver { request: id, pieces, sha256 };
                 if urgent {
-                    link.send_urgent(message);
+                    host.runtime.block_on(link.send_urgent(message));
                 } else {
                     host.runtime.block_on(link.send_bulk(message));
                 }
@@ -115,7 +115,8 @@ impl Host {
             let share = self.share.lock();
             share.file(request.file).filter(|f| f.name.is_some() && f.body.includes(&request.version)).map(
                 |f| {
-                    let inside = request.chunks.start..request.chunks.end.min(chunk::count(f.size)).max(request.chunks.start);
+                    let inside = request.chunks.start
+                        ..request.chunks.end.min(chunk::count(f.size)).max(request.chunks.start);
                     let since = request.version.get(share.writer());
                     let mut good: ChunkSet = f.dirty.unchanged_since(since, &inside).into_iter().collect();
                     good.subtract(&f.missing);

@@ -6,13 +6,11 @@ use super::node::{Handle, Held};
 use crate::fs::error::Error;
 use crate::fs::volume::*;
 use crate::model::chunk;
-use crate::model::file;
 use crate::model::ids::FileId;
 use crate::model::limits::XATTR_BYTES;
 use crate::store;
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,7 +36,11 @@ impl Host {
         Ok(Attr { is_dir: true, nlink: 2, ..attr(&stat, ROOT) })
     }
 
-    fn change<T>(&self, ino: Ino, change: impl FnOnce(&Held, &mut super::node::Data, &File) -> Result<T>) -> Result<T> {
+    fn change<T>(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&Held, &mut super::node::Data, &File) -> Result<T>,
+    ) -> Result<T> {
         let node = self.ino_node(ino)?;
         let mut data = node.data.lock();
         let file = self.data_file(&node, &mut data, false)?;
@@ -321,7 +323,7 @@ impl Volume for Host {
         use crate::fs::locks::{Kind, Taker};
         match self.handle(handle) {
             Ok(open) => {
-                let kind = if flock { Kind::Flock } else { Kind::Posix };
+                let kind = if flock { Kind::Flock } else { Kind::Fcntl };
                 self.locks.set(open.node.ino, Taker { owner, handle }, lock, kind, wait)
             }
             Err(e) => Answer::Now(Err(e)),

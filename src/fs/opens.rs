@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -56,8 +56,11 @@ impl OpenFiles {
         opened: &Opened,
         register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
     ) -> Admitted {
-        let wanted =
-            opened.backing.as_ref().filter(|_| self.passthrough.load(Relaxed)).map(|fd| (fd, identity(fd)));
+        let wanted = opened
+            .backing
+            .as_ref()
+            .filter(|_| self.passthrough.load(Relaxed))
+            .map(|fd| (fd, identity(&**fd)));
         let mut inodes = self.inodes.lock();
         let inode = inodes.entry(ino).or_default();
         // Only a reader on an idle inode can start the backed family.
@@ -106,6 +109,6 @@ impl OpenFiles {
     }
 }
 
-fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
+fn identity(fd: &impl AsFd) -> Option<(u64, u64)> {
     rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }

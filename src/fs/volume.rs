@@ -5,8 +5,8 @@
 //! peer comes back as [`Answer::Later`].
 
 use super::error::Error;
+use std::fs::File;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -63,7 +63,7 @@ pub struct SetAttr {
 pub struct Opened {
     /// Less than 2^62: the adapter keeps the open mode in the other bits.
     pub handle: u64,
-    pub backing: Option<Arc<OwnedFd>>,
+    pub backing: Option<Arc<File>>,
 }
 
 /// One name in the directory.

@@ -89,7 +89,7 @@ pub(crate) fn nanoseconds<N: Into<u64>>(seconds: i64, nanoseconds: N) -> i64 {
 
 impl Backing {
     /// Opens the store in `dir`, which must exist, and takes its lock; makes what is missing of the
-    /// state directory and empties `staging/`. Errors: [`Error::Locked`] where another daemon has it.
+    /// state directory. Errors: [`Error::Locked`] where another daemon has it.
     pub fn open(dir: &Path) -> Result<Backing> {
         let at = dir.display();
         // The path is the user's and may be a link; below it none is followed.
@@ -104,7 +104,6 @@ impl Backing {
         let (journal, partial, staging) = (below("journal")?, below("partial")?, below("staging")?);
         let backing =
             Backing { root, state, journal, partial, staging, latch: Latch::default(), _lock: lock };
-        backing.clear_staging()?;
         // What was just made must outlive power loss before anything is promised in it.
         backing.latch.run("cannot sync the state directory", || {
             rustix::fs::fsync(&backing.state).and_then(|()| rustix::fs::fsync(&backing.root))
@@ -269,7 +268,7 @@ impl Backing {
     }
 
     /// Incoming cuts die with the daemon that received them.
-    fn clear_staging(&self) -> Result<()> {
+    pub fn clear_staging(&self) -> Result<()> {
         let mut names = Vec::new();
         each_entry(self.staging.as_fd(), |name, _| {
             names.push(OsStr::from_bytes(name).to_owned());

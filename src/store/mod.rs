@@ -16,10 +16,12 @@ mod latch;
 pub mod meta;
 pub mod torn;
 
+pub use attrs::{apply_attrs, read_attrs};
 pub use backing::{At, Backing, Listing, Stamp, stamp};
+pub use data::{copy_range, read_full_at};
 pub use disk::{Disk, RealDisk};
 pub use error::{Error, Result};
-pub use identity::Identity;
+pub use identity::{Identity, load_or_create, machine_boot, random_writer};
 pub use journal::{Journal, Lsn, Records};
 pub use meta::{Meta, Opened, Stored};
 pub use torn::TornDisk;

@@ -1,0 +1,202 @@
+//! Two hosts, one directory: what is done on one side is found on the other.
+
+mod common;
+use common::{Pair, noise};
+use syncfs::fs::volume::Volume;
+
+#[test]
+fn a_new_file_arrives_and_an_edit_follows() {
+    let pair = Pair::started();
+    pair.a.save("hello", b"hello, world\n");
+    pair.flush();
+    assert_eq!(pair.b.read("hello", &pair.runtime), b"hello, world\n");
+    pair.b.patch("hello", 7, b"earth");
+    pair.flush();
+    assert_eq!(pair.assert_equal(), vec![("hello".into(), b"hello, earth\n".to_vec())]);
+}
+
+#[test]
+fn files_that_lay_there_before_are_shared_both_ways() {
+    let mut pair = Pair::new();
+    std::fs::write(pair.a.dir.join("of-a"), noise(1, 5_000_000)).unwrap();
+    std::fs::write(pair.b.dir.join("of-b"), noise(2, 3)).unwrap();
+    std::fs::write(pair.b.dir.join("empty"), b"").unwrap();
+    pair.start_both();
+    pair.flush();
+    let names: Vec<String> = pair.assert_equal().into_iter().map(|f| f.0).collect();
+    assert_eq!(names, ["empty", "of-a", "of-b"]);
+}
+
+#[test]
+fn a_byte_edit_of_a_large_file_costs_about_a_chunk() {
+    let pair = Pair::started();
+    pair.a.save("large", &noise(3, 64 << 20));
+    pair.flush();
+    let wire = || {
+        let status = pair.a.host().status();
+        status.sent_bytes + status.received_bytes
+    };
+    let before = wire();
+    pair.a.patch("large", 12_345_678, b"!");
+    pair.flush();
+    let cost = wire() - before;
+    pair.assert_equal();
+    assert!(cost <= 2_500, "{cost} bytes");
+}
+
+#[test]
+fn rewriting_the_same_bytes_sends_no_content() {
+    let pair = Pair::started();
+    let bytes = noise(4, 3_000_000);
+    pair.a.save("same", &bytes);
+    pair.flush();
+    let before = pair.a.host().status().sent_bytes;
+    pair.a.patch("same", 0, &bytes);
+    pair.flush();
+    assert!(pair.a.host().status().sent_bytes - before < 2_000);
+    pair.assert_equal();
+}
+
+#[test]
+fn renames_swaps_and_unlinks_arrive_and_move_no_content() {
+    let pair = Pair::started();
+    for name in ["one", "two", "three", "four"] {
+        pair.a.save(name, &noise(name.len() as u64, 200_000));
+    }
+    pair.flush();
+    let before = pair.a.host().status().sent_bytes;
+    let a = pair.a.host();
+    a.rename(b"one", b"uno", 0).unwrap();
+    a.rename(b"two", b"three", 2).unwrap();
+    a.rename(b"four", b"uno", 0).unwrap();
+    a.unlink(b"two").unwrap();
+    pair.flush();
+    let names: Vec<String> = pair.assert_equal().into_iter().map(|f| f.0).collect();
+    assert_eq!(names, ["three", "uno"]);
+    assert!(pair.a.host().status().sent_bytes - before < 8_000);
+}
+
+#[test]
+fn a_large_change_of_a_held_file_arrives_as_a_whole() {
+    let pair = Pair::started();
+    let old = noise(5, 10_000_000);
+    let new = noise(6, 10_000_000);
+    pair.a.save("big", &old);
+    pair.flush();
+    pair.a.patch("big", 0, &new);
+    // Whenever it is looked at, it is one or the other.
+    loop {
+        let seen = std::fs::read(pair.b.dir.join("big")).unwrap();
+        if seen == new {
+            break;
+        }
+    }
+    pair.flush();
+    pair.assert_equal();
+}
+
+#[test]
+fn truncation_and_growth_leave_no_old_tail() {
+    let pair = Pair::started();
+    pair.a.save("t", &noise(7, 10_000));
+    pair.flush();
+    pair.a.truncate("t", 1_500);
+    pair.a.truncate("t", 9_000);
+    pair.flush();
+    let files = pair.assert_equal();
+    assert!(files[0].1[1_500..].iter().all(|b| *b == 0));
+    pair.a.truncate("t", 100);
+    pair.flush();
+    assert_eq!(pair.assert_equal()[0].1.len(), 100);
+}
+
+#[test]
+fn both_sides_work_apart_and_meet_again_with_nothing_lost() {
+    let mut pair = Pair::started();
+    pair.a.save("shared", &noise(8, 50_000));
+    pair.flush();
+    pair.b.stop();
+    pair.a.patch("shared", 10, b"from a");
+    pair.a.save("only-a", b"a");
+    pair.a.stop();
+    pair.b.start(&pair.runtime);
+    pair.b.patch("shared", 40_000, b"from b");
+    pair.b.save("only-b", b"b");
+    pair.a.start(&pair.runtime);
+    pair.flush();
+    let files = pair.assert_equal();
+    let of = |name: &str| files.iter().find(|f| f.0 == name).unwrap().1.clone();
+    assert_eq!(files.len(), 4, "{:?}", files.iter().map(|f| &f.0).collect::<Vec<_>>());
+    let copy = files.iter().find(|f| f.0.contains(".sync-conflict-")).unwrap().1.clone();
+    // The later edit keeps the name; each version is whole.
+    assert_eq!(&of("shared")[40_000..40_006], b"from b");
+    assert_ne!(&of("shared")[10..16], b"from a");
+    assert_eq!(&copy[10..16], b"from a");
+    assert_ne!(&copy[40_000..40_006], b"from b");
+    assert_eq!((of("only-a"), of("only-b")), (b"a".to_vec(), b"b".to_vec()));
+}
+
+#[test]
+fn an_edit_outlives_a_concurrent_unlink() {
+    let mut pair = Pair::started();
+    pair.a.save("f", &noise(9, 3_000_000));
+    pair.flush();
+    pair.a.stop();
+    pair.b.patch("f", 0, b"edited");
+    pair.b.stop();
+    pair.a.start(&pair.runtime);
+    pair.a.host().unlink(b"f").unwrap();
+    pair.b.start(&pair.runtime);
+    pair.flush();
+    let files = pair.assert_equal();
+    assert_eq!(files.len(), 1);
+    assert_eq!(&files[0].1[..6], b"edited");
+}
+
+#[test]
+fn the_same_new_name_on_both_sides_keeps_both_files() {
+    let mut pair = Pair::started();
+    pair.b.stop();
+    pair.a.save("new", b"from a");
+    pair.a.stop();
+    pair.b.start(&pair.runtime);
+    pair.b.save("new", b"from b");
+    pair.a.start(&pair.runtime);
+    pair.flush();
+    let files = pair.assert_equal();
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(files[0].1, b"from b");
+    assert!(files[1].0.starts_with("new.sync-conflict-"));
+    assert_eq!(files[1].1, b"from a");
+}
+
+#[test]
+fn three_thousand_small_files_arrive() {
+    let pair = Pair::started();
+    for n in 0..3_000u64 {
+        pair.a.save(&format!("file-{n}"), &noise(n, (n % 7_000) as usize));
+    }
+    pair.flush();
+    assert_eq!(pair.assert_equal().len(), 3_000);
+}
+
+#[test]
+fn what_changed_while_unmounted_is_shared_like_any_edit() {
+    let mut pair = Pair::started();
+    pair.a.save("kept", &noise(10, 100_000));
+    pair.a.save("removed", b"comes back");
+    pair.flush();
+    pair.a.stop();
+    let mut bytes = std::fs::read(pair.a.dir.join("kept")).unwrap();
+    bytes[50_000] ^= 1;
+    std::fs::write(pair.a.dir.join("kept"), &bytes).unwrap();
+    std::fs::write(pair.a.dir.join("added"), b"new").unwrap();
+    std::fs::remove_file(pair.a.dir.join("removed")).unwrap();
+    pair.a.start(&pair.runtime);
+    pair.flush();
+    let files = pair.assert_equal();
+    let names: Vec<&str> = files.iter().map(|f| f.0.as_str()).collect();
+    assert_eq!(names, ["added", "kept", "removed"]);
+    assert_eq!(files[1].1, bytes);
+    assert_eq!(files[2].1, b"comes back");
+}
