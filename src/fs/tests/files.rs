@@ -262,7 +262,7 @@ fn mappings_are_read_and_written() {
     assert!(rig.volume.seen.mapped.load(Relaxed) > 0);
     // Without msync: the store comes to us when we ask for it.
     map.bytes()[1] = b'n';
-    rig.kernel.write_back(ino);
+    rig.kernel.write_back();
     soon("the store arrives", || fs::read(rig.raw("a")).unwrap()[1] == b'n');
     // A change from behind is seen in the mapping.
     File::options().write(true).open(rig.raw("a")).unwrap().write_all_at(b"behind", 100).unwrap();
@@ -320,4 +320,49 @@ fn synchronous_writes_are_synced() {
         assert_eq!(rig.volume.seen.fsyncs.load(Relaxed), before + 2);
     }
     rig.done();
+}
+
+/// Not a test: what it costs to have one dirty page of a large mapping written back.
+#[test]
+#[ignore]
+fn cost_of_write_back() {
+    let rig = Rig::new();
+    let length = 256 << 20;
+    fs::write(rig.at("a"), vec![1; length]).unwrap();
+    let file = read_write().open(rig.at("a")).unwrap();
+    let ino = file.metadata().unwrap().ino();
+    let mut map = Map::of(&file, length);
+    let touch = |map: &mut Map| map.bytes().iter().step_by(4096).map(|b| u64::from(*b)).sum::<u64>();
+    let sum = touch(&mut map);
+    for way in ["inval_inode", "write_back"] {
+        let reads = rig.volume.seen.reads.load(Relaxed);
+        map.bytes()[12345] = 1;
+        let start = std::time::Instant::now();
+        if way == "write_back" {
+            rig.kernel.write_back();
+        } else {
+            rig.kernel.inval_inode(ino);
+        }
+        rig.kernel.drain();
+        let mapped = rig.volume.seen.mapped.load(Relaxed);
+        let (called, start) = (start.elapsed(), std::time::Instant::now());
+        assert_eq!(touch(&mut map), sum);
+        let reads = rig.volume.seen.reads.load(Relaxed) - reads;
+        println!(
+            "{way}: {called:?}, {mapped} pages so far, then touching all {:?} with {reads} reads",
+            start.elapsed()
+        );
+    }
+    drop((map, file));
+    rig.done();
+}
+
+/// Not a test: serves a directory for other tools, until it is unmounted.
+#[test]
+#[ignore]
+fn for_other_tools() {
+    let Some(passthrough) = std::env::var_os("SYNCFS_TEST_PASSTHROUGH") else { return };
+    let mut rig = Rig::with(passthrough == "1", Default::default());
+    println!("{}", rig.target().display());
+    rig.wait().unwrap();
 }

@@ -34,7 +34,7 @@ impl Rig {
         let volume = Arc::new(Passing::new(&dir.path().join("raw")));
         let kernel = Kernel::new();
         let connection = mount(&dir.path().join("mnt"), &options).expect("mounts");
-        let settings = Settings { threads: 2, passthrough };
+        let settings = Settings { target: dir.path().join("mnt"), threads: 2, passthrough };
         let serving = serve(volume.clone(), connection, runtime.handle().clone(), kernel.clone(), settings);
         Rig { volume, kernel, serving: Some(serving.expect("serves")), _runtime: runtime, dir }
     }
@@ -89,8 +89,12 @@ pub struct Child(i32);
 impl Child {
     pub fn run(work: impl FnOnce() -> i32) -> Child {
         // SAFETY: the child allocates nothing, takes no lock and leaves by _exit.
+        // It lets go of the connection, or a mount would outlive the tests.
         match unsafe { libc::fork() } {
-            0 => unsafe { libc::_exit(work()) },
+            0 => unsafe {
+                libc::close_range(3, libc::c_uint::MAX, 0);
+                libc::_exit(work())
+            },
             pid => Child(pid),
         }
     }

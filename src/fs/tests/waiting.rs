@@ -97,8 +97,12 @@ fn who_waits_for_a_lock_can_be_killed_or_interrupted() {
     {
         let theirs = path.clone();
         let waits = Child::run(move || {
-            // SAFETY: a handler that does nothing.
-            unsafe { libc::signal(libc::SIGALRM, nothing as *const () as usize) };
+            // SAFETY: a handler that does nothing, and does not have the call begin anew.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = nothing as *const () as usize;
+                libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+            }
             fcntl(open(&theirs), libc::F_WRLCK, 0, 0, true)
         });
         std::thread::sleep(Duration::from_millis(100));
