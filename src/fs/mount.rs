@@ -326,4 +326,19 @@ mod tests {
     fn commas_in_the_source_inject_nothing() {
         assert_eq!(escape(r"a,allow_other\"), r"a\,allow_other\\");
     }
+
+    #[test]
+    fn the_helper_mounts_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = MountOptions { source: r"a,b\ c".into(), read_only: true, ..Default::default() };
+        let connection = mount_by_helper(dir.path(), &options).unwrap();
+        let mine = mounts().unwrap().into_iter().find(|mount| mount.target == dir.path());
+        assert_eq!(mine.map(|mount| mount.source), Some(options.source.clone()));
+        let flags = rustix::io::fcntl_getfd(&connection).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        // Dead already: nobody serves it.
+        drop(connection);
+        assert!(detach_stale(dir.path()).unwrap());
+        assert!(matches!(mount_by_helper(Path::new("/nowhere"), &options), Err(MountError::Helper(_))));
+    }
 }
