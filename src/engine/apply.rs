@@ -166,6 +166,13 @@ impl Host {
             }
             let mut all = Vec::new();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                if verdict.place == PlaceVerdict::Keep
+                    && let Some(name) = cut.place.as_ref().and_then(|p| p.name.clone())
+                {
+                    self.refused.lock().insert(cut.file, name);
+                }
+            }
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 let have = matches!(
                     verdict.place,
                     PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)
@@ -197,6 +204,9 @@ impl Host {
                     }
                 }
             }
+        }
+        if !names.is_empty() {
+            self.names_moved();
         }
         for name in &names {
             self.kernel.inval_entry(name.as_bytes());

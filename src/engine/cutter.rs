@@ -9,7 +9,7 @@
 
 use super::frozen::Frozen;
 use super::host::Host;
-use super::node::Held;
+use super::node::{Data, Held};
 use super::outbound::Flight;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Piece, Place};
@@ -19,6 +19,7 @@ use crate::model::limits::{CUT_RANGES, GROUP, INLINE_BYTES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
 use crate::store;
+use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -66,7 +67,8 @@ pub(super) fn run(host: Arc<Host>, triggers: Receiver<Trigger>) {
         let now = Instant::now();
         if mapped_at.is_some_and(|at| at <= now) {
             mapped_at = None;
-            host.write_back_mapped_files();
+            // Stores through mappings reach us only when the kernel writes its pages back.
+            host.kernel.write_back();
         }
         while let Some((_, file)) = due.pop_front_if(|d| d.0 <= now) {
             let group = host.writers.lock().group(file);
@@ -80,16 +82,6 @@ impl Host {
     pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
         let group = self.writers.lock().group(file);
         let _ = self.triggers.send(Trigger::Cut(group, process));
-    }
-
-    /// Stores through mappings reach us only when the kernel writes its pages back.
-    fn write_back_mapped_files(&self) {
-        let files: Vec<FileId> = self.mapped.lock().iter().copied().collect();
-        for file in files {
-            if let Some(node) = self.nodes.find(file) {
-                self.kernel.write_back(node.ino);
-            }
-        }
     }
 
     /// Everything the peer does not have, one cut for each set of files that belong together.
@@ -121,23 +113,41 @@ impl Host {
     }
 
     fn try_cut(&self, seeds: &[FileId], process: Option<u32>) -> store::Result<()> {
-        let members = {
-            let mut share = self.share.lock();
-            if seeds.len() > 1 && seeds.iter().any(|s| share.bonded(*s).len() < seeds.len()) {
-                self.commit(&mut share, Record::Bonded { files: seeds.to_vec() })?;
-            }
-            let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
-            if !members.iter().any(|id| self.tells(&share, *id)) {
+        loop {
+            let Some(members) = self.members(seeds)? else { return Ok(()) };
+            if !self.outbound.lock().may_cut(&members) {
                 return Ok(());
             }
-            members
-        };
-        if !self.outbound.lock().may_cut(&members) {
-            return Ok(());
+            let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
+            let datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
+            // A rename may have bonded more files to these before they were locked.
+            if self.members(seeds)?.is_some_and(|now| now != members) {
+                continue;
+            }
+            return self.cut_locked(&members, &nodes, datas, process);
         }
-        let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
-        let mut datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
+    }
 
+    /// The files to cut when `seeds` are: those too that they are bonded with. `None` where there is
+    /// nothing to tell of any.
+    fn members(&self, seeds: &[FileId]) -> store::Result<Option<BTreeSet<FileId>>> {
+        let mut share = self.share.lock();
+        if seeds.len() > 1 && seeds.iter().any(|s| share.bonded(*s).len() < seeds.len()) {
+            self.commit(&mut share, Record::Bonded { files: seeds.to_vec() })?;
+        }
+        let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
+        let any = members.iter().any(|id| self.tells(&share, *id));
+        Ok(any.then_some(members))
+    }
+
+    /// Takes the cut of `members`, whose nodes are `nodes`, all locked.
+    fn cut_locked(
+        &self,
+        members: &BTreeSet<FileId>,
+        nodes: &[Held],
+        mut datas: Vec<MutexGuard<'_, Data>>,
+        process: Option<u32>,
+    ) -> store::Result<()> {
         // Attributes and descriptors, while nothing can change them.
         let mut bodies: HashMap<FileId, (Arc<File>, crate::model::cut::Attrs)> = HashMap::new();
         for (node, data) in nodes.iter().zip(&mut datas) {
@@ -154,7 +164,7 @@ impl Host {
         let everything = self.outbound.lock().everything;
         let mut marks = Vec::new();
         let mut parts = Vec::new();
-        for node in &nodes {
+        for node in nodes {
             let Some(f) = share.file(node.id) else { continue };
             if !self.tells(&share, node.id) {
                 continue;
@@ -168,9 +178,12 @@ impl Host {
             }
             let announced = self.outbound.lock().announced.contains(&node.id);
             let place = f.place_tag != 0 || (everything && !announced);
+            // With a name goes the content that the peer may still be fetching: both are frozen.
             let body = f.name.is_some()
                 && bodies.contains_key(&node.id)
-                && (f.body_is_fresh() || (!announced && (f.body_tag != 0 || everything)));
+                && (f.body_is_fresh()
+                    || (!announced && (f.body_tag != 0 || everything))
+                    || (place && !f.dirty.is_empty()));
             let stamp = bodies.get(&node.id).map_or(f.stamp, |b| f.next_stamp(b.1.mtime));
             if f.is_fresh() {
                 let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
@@ -189,12 +202,18 @@ impl Host {
         }
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
+        // While the files are locked: an apply that finds it must tell one anew comes before or after.
+        self.outbound.lock().announced.extend(parts.iter().map(|p| p.0));
         let writer = share.writer();
         let mut inline = parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * 1000 <= INLINE_BYTES;
         // Chunks not held can't be carried; who asks for them learns so.
         let held =
             |id, news: &ChunkSet| share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)));
         inline &= parts.iter().all(|p| held(p.0, &p.3));
+        let told = |id, news: &ChunkSet| {
+            share.file(id).is_none_or(|f| f.dirty.since(0).all(|r| news.gaps(&r).is_empty()))
+        };
+        let freezes = !inline || parts.iter().any(|p| p.1 && p.2 && !told(p.0, &p.3));
         let mut files = Vec::with_capacity(parts.len());
         let mut frozen = Vec::new();
         for (id, place, body, news) in parts {
@@ -214,10 +233,9 @@ impl Host {
                 }
             });
             if let Some(body) = &body
-                && !inline
+                && freezes
             {
-                let wanted: ChunkSet = f.dirty.since(0).collect();
-                frozen.push((id, body.version.clone(), body.attrs.size, wanted));
+                frozen.push((id, body.version.clone(), body.attrs.size, f.dirty.clone()));
             }
             files.push((FileCut { file: id, place, body }, news));
         }
@@ -227,13 +245,13 @@ impl Host {
             let Some(body) = file.body.as_mut().filter(|_| inline) else { continue };
             body.pieces = read_pieces(&bodies[&file.file].0, news, body.attrs.size)?;
         }
-        for (id, version, size, wanted) in frozen {
+        for (id, version, size, tags) in frozen {
             let at = nodes.iter().position(|n| n.id == id).expect("it is of this cut");
             if let Some(old) = datas[at].frozen.take() {
                 old.thaw(&self.budget);
             }
             let file = bodies[&id].0.clone();
-            datas[at].frozen = Some(Frozen::new(seq, version, size, wanted, file));
+            datas[at].frozen = Some(Frozen::new(seq, version, size, tags, file));
         }
         drop(datas);
 
@@ -244,18 +262,19 @@ impl Host {
             }
             cut.files.push(file);
         }
-        let large = !inline;
         let flight = Flight {
             bytes: cut.inline_bytes(),
-            large,
+            large: freezes,
             process,
-            held: if large { nodes } else { Vec::new() },
+            files: cut.files.iter().map(|f| f.file).collect(),
+            held: if freezes { nodes.to_vec() } else { Vec::new() },
         };
         for file in &cut.files {
             let body = file.body.as_ref().map(|b| (&b.version, b.stamp, b.attrs.size));
             tracing::debug!(seq, inline, file = %file.file, place = ?file.place, ?body, "announcing");
         }
-        cut.after = self.outbound.lock().take_off(seq, flight, cut.files.iter().map(|f| f.file));
+        debug_assert_eq!(cut.check(), Ok(()), "{cut:?}");
+        cut.after = self.outbound.lock().take_off(seq, flight);
         if let Some(link) = self.link.get() {
             link.send(Message::Announce(cut));
         }

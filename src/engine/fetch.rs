@@ -106,6 +106,24 @@ impl Fetch {
         self.state.lock().up
     }
 
+    /// Whether the peer could not give some of `missing` of `file` at the version we have of it.
+    pub(super) fn is_stalled(&self, file: FileId, missing: &ChunkSet) -> bool {
+        let state = self.state.lock();
+        state.stalled.get(&file).is_some_and(|stalled| missing.iter().any(|r| stalled.overlaps(&r)))
+    }
+
+    /// A cut of `file` was dropped and comes anew: what the peer could not give it may then give.
+    pub(super) fn unstall(&self, file: FileId, lacks: u64) {
+        let mut state = self.state.lock();
+        if state.stalled.remove(&file).is_some() {
+            state.queue.insert((lacks, file));
+        }
+    }
+
+    fn has_stalled(&self, file: FileId) -> bool {
+        self.state.lock().stalled.contains_key(&file)
+    }
+
     /// A cut changed `chunks` of `file`: what was asked for of them is of no use. Called under the
     /// file's `data` lock, as deliveries are written.
     pub(super) fn changed(&self, file: FileId, chunks: &ChunkSet) {
@@ -270,6 +288,9 @@ impl Host {
                     self.fetch.state.lock().done(id, &[]);
                 }
             }
+        }
+        if self.fetch.has_stalled(file) {
+            self.inbox.send(Inbound::Again);
         }
         self.fetch.arrived.notify_waiters();
         self.pump();

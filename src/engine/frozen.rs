@@ -4,7 +4,8 @@
 //! cut is either aside or still in the file, unchanged.
 
 use crate::model::chunk::{self, ChunkSet};
-use crate::model::ids::Seq;
+use crate::model::dirty::Dirty;
+use crate::model::ids::{Seq, WriterId};
 use crate::model::version::Version;
 use crate::store::{self, At, Backing};
 use std::fs::File;
@@ -18,6 +19,8 @@ pub struct Frozen {
     pub seq: Seq,
     pub version: Version,
     size: u64,
+    /// When each chunk that the peer may ask for was last changed.
+    tags: Dirty,
     /// Chunks of the cut that are still only in the file.
     wanted: ChunkSet,
     saved: ChunkSet,
@@ -31,8 +34,9 @@ pub struct Frozen {
 pub struct Budget(AtomicU64);
 
 impl Frozen {
-    pub fn new(seq: Seq, version: Version, size: u64, wanted: ChunkSet, file: Arc<File>) -> Frozen {
-        Frozen { seq, version, size, wanted, saved: ChunkSet::new(), aside: None, file }
+    pub fn new(seq: Seq, version: Version, size: u64, tags: Dirty, file: Arc<File>) -> Frozen {
+        let wanted = tags.since(0).collect();
+        Frozen { seq, version, size, tags, wanted, saved: ChunkSet::new(), aside: None, file }
     }
 
     /// Copies aside what of `chunks` the cut still needs. On an error (no space, budget spent) the caller
@@ -62,11 +66,16 @@ impl Frozen {
         Ok(())
     }
 
-    /// The parts of `chunks` that the cut can still give, read with [`Frozen::read`].
-    pub fn has(&self, chunks: &Range<u64>) -> Vec<Range<u64>> {
+    /// The parts of `chunks` that the cut can give for `version`, which it includes: those that did not
+    /// change between the two. Read with [`Frozen::read`].
+    pub fn has(&self, chunks: &Range<u64>, version: &Version, writer: WriterId) -> Vec<Range<u64>> {
+        if !self.version.includes(version) {
+            return Vec::new();
+        }
         let mut all: ChunkSet = self.wanted.within(chunks).into_iter().collect();
         self.saved.within(chunks).into_iter().for_each(|r| all.insert(r));
-        all.iter().collect()
+        let since = version.get(writer);
+        all.iter().flat_map(|range| self.tags.unchanged_since(since, &range)).collect()
     }
 
     /// The bytes of `chunks` as they stood at the cut.

@@ -19,6 +19,7 @@ use crate::model::codec;
 use crate::model::file;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
+use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Identity, Journal, Lsn};
@@ -76,6 +77,9 @@ pub struct Host {
     /// Files that may be mapped for writing: their pages are written back each second.
     pub(super) mapped: Mutex<HashSet<FileId>>,
 
+    /// Files of the peer that lost against what stands under their names here.
+    pub(super) refused: Mutex<HashMap<FileId, Name>>,
+
     pub(super) next_handle: AtomicU64,
     pub(super) budget: Budget,
     pub(super) triggers: Sender<Trigger>,
@@ -128,6 +132,7 @@ impl Host {
             fetch: Fetch::default(),
             handles: RwLock::default(),
             mapped: Mutex::default(),
+            refused: Mutex::default(),
             next_handle: AtomicU64::new(1),
             budget: Budget::default(),
             triggers: trigger,

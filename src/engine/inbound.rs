@@ -70,6 +70,8 @@ pub(super) struct Pending {
     asked: HashMap<FileId, ChunkSet>,
     since: Instant,
     watched: bool,
+    /// What it waits for will not come.
+    hopeless: bool,
 }
 
 /// What a cut is waiting for.
@@ -77,8 +79,8 @@ pub(super) enum Readiness {
     Ready,
     /// Content in staging, per file.
     Fetch(Vec<(FileId, Version, ChunkSet)>),
-    /// Files that are on their way already.
-    Wait,
+    /// These files, which are on their way already.
+    Wait(Vec<FileId>),
     /// Programs that hold locks.
     Locked(Vec<u64>),
 }
@@ -120,7 +122,14 @@ impl Queue {
                 content.insert(file.file, kept);
             }
         }
-        let pending = Pending { cut, content, asked: HashMap::new(), since: Instant::now(), watched: false };
+        let pending = Pending {
+            cut,
+            content,
+            asked: HashMap::new(),
+            since: Instant::now(),
+            watched: false,
+            hopeless: false,
+        };
         self.pending.insert(pending.cut.seq, pending);
     }
 
@@ -165,9 +174,18 @@ impl Host {
             written.is_ok()
         };
         if !staged && let Some(pending) = queue.pending.remove(&seq) {
-            self.drop_staging(&pending);
-            self.tell(Message::Accept { seq });
+            self.drop_pending(pending);
         }
+    }
+
+    fn drop_pending(&self, pending: Pending) {
+        self.drop_staging(&pending);
+        for file in &pending.cut.files {
+            let lacks = self.share.lock().file(file.file).map_or(0, |f| f.missing.len());
+            self.fetch.unstall(file.file, lacks);
+        }
+        tracing::debug!("cut {} can't be completed and is asked for anew", pending.cut.seq);
+        self.tell(Message::Dropped { seq: pending.cut.seq });
     }
 
     pub(super) fn drop_staging(&self, pending: &Pending) {
@@ -198,7 +216,11 @@ impl Host {
                     }
                 }
             }
-            if ready.is_empty() {
+            let hopeless: Vec<Seq> = queue.pending.iter().filter(|p| p.1.hopeless).map(|p| *p.0).collect();
+            for seq in &hopeless {
+                queue.pending.remove(seq).into_iter().for_each(|p| self.drop_pending(p));
+            }
+            if ready.is_empty() && hopeless.is_empty() {
                 return;
             }
             if let Err(error) = self.apply_batch(queue, &ready) {
@@ -217,7 +239,12 @@ impl Host {
         };
         match readiness {
             Readiness::Ready => return true,
-            Readiness::Wait => {}
+            Readiness::Wait(files) => {
+                let share = self.share.lock();
+                let stalled =
+                    |id: &FileId| share.file(*id).is_some_and(|f| self.fetch.is_stalled(*id, &f.missing));
+                pending.hopeless = files.iter().any(stalled);
+            }
             Readiness::Fetch(needs) => {
                 for (file, version, mut chunks) in needs {
                     let asked = pending.asked.entry(file).or_default();
@@ -284,6 +311,9 @@ impl Host {
 
     fn thank(&self, cuts: Vec<Seq>, acks: Vec<Ack>) {
         if !cuts.is_empty() {
+            // What was cut before these were applied may speak of files that they unlinked: it goes out
+            // first, for after these thanks the peer forgets that they ever were.
+            let _cutting = self.cutting.lock();
             self.tell(Message::Thanks { cuts, acks });
         }
         self.moved();
@@ -305,7 +335,7 @@ impl Host {
     pub(super) fn readiness(&self, share: &Share, pending: &Pending, verdicts: &[Verdict]) -> Readiness {
         let mut needs = Vec::new();
         let mut lazy = true;
-        let mut wait = false;
+        let mut wait = Vec::new();
         let mut locked = Vec::new();
         for (cut, verdict) in pending.cut.files.iter().zip(verdicts) {
             let ours = share.file(cut.file).filter(|f| f.name.is_some());
@@ -328,7 +358,9 @@ impl Host {
                     if let BodyVerdict::Take(c) | BodyVerdict::Yield { changed: c, .. } = &verdict.body {
                         still.subtract(c);
                     }
-                    wait |= !still.is_empty();
+                    if !still.is_empty() {
+                        wait.push(cut.file);
+                    }
                 }
             }
             if let Some(body) = &cut.body
@@ -341,8 +373,8 @@ impl Host {
         if !needs.is_empty() && !lazy {
             return Readiness::Fetch(needs);
         }
-        if wait {
-            return Readiness::Wait;
+        if !wait.is_empty() {
+            return Readiness::Wait(wait);
         }
         if pending.since.elapsed() < LOCK_PATIENCE && locked.iter().any(|ino| self.locks.held(*ino)) {
             return Readiness::Locked(locked);
@@ -367,7 +399,14 @@ impl Host {
 impl Pending {
     /// A cut found in the journal after a crash.
     pub(super) fn again(cut: Cut, content: HashMap<FileId, Content>) -> Pending {
-        Pending { cut, content, asked: HashMap::new(), since: Instant::now() - LOCK_PATIENCE, watched: true }
+        Pending {
+            cut,
+            content,
+            asked: HashMap::new(),
+            since: Instant::now() - LOCK_PATIENCE,
+            watched: true,
+            hopeless: false,
+        }
     }
 
     /// The chunks that a verdict takes and that have not come yet.

@@ -118,6 +118,7 @@ impl Host {
         self.outbound_down();
         self.fetch_down();
         self.server.clear();
+        self.refused.lock().clear();
         self.inbox.send(Inbound::Down);
         self.moved();
     }
@@ -126,7 +127,7 @@ impl Host {
         match message {
             Message::Sync { since } => self.synced(since),
             Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),
-            Message::Accept { seq } => self.accepted(&[seq]),
+            Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
             Message::Retrieve { request, file, version, start, end, urgent } => {
                 let request = serve::Request { request, file, version, chunks: start..end, urgent };
@@ -142,6 +143,7 @@ impl Host {
             Message::Superseded { request } => {
                 let _ = self.fetch.fillings.send(Filling::Superseded { request });
             }
+            Message::Tell { file } => self.tell_anew(file),
             Message::Flush { request } => {
                 let host = self.clone();
                 self.runtime.spawn(async move {

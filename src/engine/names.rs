@@ -169,6 +169,7 @@ impl Host {
         self.unlink_if_there(if partial { At::Partial(id) } else { At::Name(&name) })?;
         drop(data);
         let _ = self.triggers.send(Trigger::Cut(group, None));
+        self.names_moved();
         self.moved();
         Ok(())
     }
@@ -244,6 +245,7 @@ impl Host {
         group.sort_unstable();
         group.dedup();
         let _ = self.triggers.send(Trigger::Cut(group, None));
+        self.names_moved();
         self.moved();
         Ok(())
     }

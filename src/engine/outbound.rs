@@ -8,7 +8,7 @@ use super::host::Host;
 use super::node::Held;
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::INFLIGHT_BYTES;
-use crate::model::message::Ack;
+use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -17,6 +17,7 @@ pub(super) struct Flight {
     pub bytes: u64,
     pub large: bool,
     pub process: Option<u32>,
+    pub files: Vec<FileId>,
     /// The nodes of a large cut, so that what is frozen stays.
     pub held: Vec<Held>,
 }
@@ -51,11 +52,10 @@ impl Outbound {
     }
 
     /// A cut leaves; returns the large ones it must not overtake.
-    pub fn take_off(&mut self, seq: Seq, flight: Flight, files: impl Iterator<Item = FileId>) -> Vec<Seq> {
+    pub fn take_off(&mut self, seq: Seq, flight: Flight) -> Vec<Seq> {
         let same = |f: &Flight| f.large && f.process.is_some() && f.process == flight.process;
         let after = self.flights.iter().filter(|f| same(f.1)).map(|f| *f.0).collect();
-        for file in files {
-            self.announced.insert(file);
+        for &file in &flight.files {
             self.waiting.remove(&file);
             if flight.large {
                 self.busy.insert(file, seq);
@@ -118,6 +118,38 @@ impl Host {
         }
         self.accepted(cuts);
         self.moved();
+    }
+
+    /// The peer could not complete a cut, because it was given up here: it is told anew.
+    pub(super) fn dropped(&self, seq: Seq) {
+        let files = {
+            let mut outbound = self.outbound.lock();
+            let files = outbound.flights.get(&seq).map(|f| f.files.clone()).unwrap_or_default();
+            outbound.announced.retain(|id| !files.contains(id));
+            outbound.waiting.extend(files.iter().copied());
+            files
+        };
+        tracing::debug!("cut {seq} of {} files is announced anew", files.len());
+        self.accepted(&[seq]);
+    }
+
+    /// The peer refused a file for what stood under its name, and that is gone.
+    pub(super) fn tell_anew(&self, file: FileId) {
+        self.outbound.lock().announced.remove(&file);
+        let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+    }
+
+    /// Names have become free: files of the peer that were refused for them are asked for again.
+    pub(super) fn names_moved(&self) {
+        let free: Vec<FileId> = {
+            let share = self.share.lock();
+            let mut refused = self.refused.lock();
+            let free: Vec<FileId> =
+                refused.iter().filter(|(_, name)| share.named(name).is_none()).map(|(id, _)| *id).collect();
+            free.iter().for_each(|id| drop(refused.remove(id)));
+            free
+        };
+        free.into_iter().for_each(|file| self.tell(Message::Tell { file }));
     }
 
     fn thaw(&self, seq: Seq, held: Vec<Held>) {

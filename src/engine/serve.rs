@@ -137,8 +137,10 @@ impl Host {
                 }
             }
         }
-        if let Some(frozen) = data.frozen.as_ref().filter(|f| f.version == request.version) {
-            let gaps: Vec<Range<u64>> = left.iter().flat_map(|r| frozen.has(&r)).collect();
+        if let Some(frozen) = &data.frozen {
+            let writer = self.share.lock().writer();
+            let gaps: Vec<Range<u64>> =
+                left.iter().flat_map(|r| frozen.has(&r, &request.version, writer)).collect();
             for range in gaps {
                 if let Ok(bytes) = frozen.read(&range) {
                     left.remove(range.clone());

@@ -145,9 +145,16 @@ fn judge_body(
         None if comes => &none,
         None => return BodyVerdict::Nothing,
     };
+    // Told anew, perhaps with content that we knew of and still lack.
+    let brought: ChunkSet = body.pieces.iter().flat_map(|p| ours.missing.within(&p.chunks())).collect();
     match ours.body.order(&body.version) {
+        Order::Equal if !brought.is_empty() => BodyVerdict::Take(brought),
         Order::Equal | Order::After => BodyVerdict::Have,
-        Order::Before => BodyVerdict::Take(body.delta(cut.writer, &ours.body)),
+        Order::Before => {
+            let mut changed = body.delta(cut.writer, &ours.body);
+            changed.extend(&brought);
+            BodyVerdict::Take(changed)
+        }
         Order::Concurrent if (body.stamp, peer) > (ours.stamp, share.header().replica) => {
             let mut changed = body.delta(cut.writer, &ours.body);
             ours.dirty.since(0).for_each(|range| changed.insert(range));

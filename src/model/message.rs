@@ -27,9 +27,8 @@ pub enum Message {
     },
     /// A new version of a consistency group.
     Announce(Cut),
-    /// The cut is decided here: applied, taken with its content to follow, or outranked. The sender
-    /// need not keep it frozen.
-    Accept {
+    /// The cut can't be completed here, for its content was given up there: announce it anew.
+    Dropped {
         seq: Seq,
     },
     /// These cuts are decided here, and these versions durable, content included.
@@ -56,6 +55,10 @@ pub enum Message {
     /// The sender can't serve that file at that version.
     Superseded {
         request: u64,
+    },
+    /// "Announce that file anew": what stood in its way here is gone.
+    Tell {
+        file: FileId,
     },
     /// "Tell me when everything of yours is durable here and all of mine there."
     Flush {
@@ -110,8 +113,9 @@ impl Message {
         }
     }
 
-    /// Small words that overtake bulk ones: what a reader or a program waits for.
+    /// Small words that overtake bulk ones: what a reader or a program waits for. Thanks keep their place
+    /// among announcements: after them the peer forgets files that an earlier announcement may name.
     pub fn is_urgent(&self) -> bool {
-        !matches!(self, Message::Announce(_) | Message::Deliver { .. })
+        !matches!(self, Message::Announce(_) | Message::Thanks { .. } | Message::Deliver { .. })
     }
 }

@@ -31,7 +31,7 @@ impl Class {
     pub fn of(message: &Message) -> Class {
         match message {
             word if word.is_urgent() => Class::Word,
-            Message::Announce(_) => Class::Soon,
+            Message::Announce(_) | Message::Thanks { .. } => Class::Soon,
             _ => Class::Bulk,
         }
     }
@@ -198,11 +198,11 @@ mod tests {
         outbox.push(Class::Soon, &announce(3));
         outbox.push(Class::Soon, &deliver(4, 10));
         outbox.push(Class::Soon, &announce(5));
-        outbox.push(Class::Word, &Message::Accept { seq: 6 });
-        outbox.push(Class::Word, &Message::Accept { seq: 7 });
+        outbox.push(Class::Word, &Message::Dropped { seq: 6 });
+        outbox.push(Class::Word, &Message::Dropped { seq: 7 });
         let expected = [
-            Message::Accept { seq: 6 },
-            Message::Accept { seq: 7 },
+            Message::Dropped { seq: 6 },
+            Message::Dropped { seq: 7 },
             announce(3),
             deliver(4, 10),
             announce(5),

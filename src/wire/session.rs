@@ -260,7 +260,7 @@ mod tests {
         let (far, mut events, _outbox, run) = session(1);
         let (reader, mut writer) = split(far);
         for seq in 0..3 {
-            writer.write_all(&frame(&Message::Accept { seq })).await.unwrap();
+            writer.write_all(&frame(&Message::Dropped { seq })).await.unwrap();
         }
         // Nobody takes events for two minutes, and still the peer hears from us.
         let mut reader = FrameReader::new(reader);
@@ -270,7 +270,7 @@ mod tests {
         }
         assert!(!run.is_finished());
         for seq in 0..3 {
-            assert_eq!(events.recv().await, Some(Message::Accept { seq }));
+            assert_eq!(events.recv().await, Some(Message::Dropped { seq }));
         }
     }
 
@@ -282,7 +282,7 @@ mod tests {
         let start = Instant::now();
         let talk = async {
             loop {
-                writer.write_all(&frame(&Message::Accept { seq: 1 })).await.unwrap();
+                writer.write_all(&frame(&Message::Dropped { seq: 1 })).await.unwrap();
                 events.recv().await.unwrap();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

@@ -8,6 +8,7 @@ use rustix::fs::{
     AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom, StatVfs, Timestamps, XattrFlags,
 };
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub struct Seen {
 
 struct Node {
     ino: Ino,
-    fd: Arc<OwnedFd>,
+    fd: Arc<File>,
     known: AtomicU64,
     end: Mutex<()>,
 }
@@ -68,8 +69,14 @@ impl Passing {
             Err(e) => return Err(e.into()),
         };
         let ino = rustix::fs::fstat(&fd)?.st_ino;
-        let new =
-            || Arc::new(Node { ino, fd: Arc::new(fd), known: AtomicU64::new(0), end: Mutex::default() });
+        let new = || {
+            Arc::new(Node {
+                ino,
+                fd: Arc::new(File::from(fd)),
+                known: AtomicU64::new(0),
+                end: Mutex::default(),
+            })
+        };
         let node = self.nodes.lock().entry(ino).or_insert_with(new).clone();
         node.known.fetch_add(1, Relaxed);
         Ok(node)
@@ -126,7 +133,7 @@ fn timespec(time: Option<SystemTime>) -> rustix::fs::Timespec {
     }
 }
 
-fn attr(fd: &OwnedFd, ino: Ino) -> Result<Attr> {
+fn attr(fd: &File, ino: Ino) -> Result<Attr> {
     let s = rustix::fs::fstat(fd)?;
     Ok(Attr {
         ino,
@@ -164,7 +171,11 @@ impl Volume for Passing {
     }
 
     fn getattr(&self, ino: Ino, _: Option<u64>) -> Result<Attr> {
-        if ino == ROOT { attr(&self.dir, ROOT) } else { attr(&self.node(ino)?.fd, ino) }
+        if ino == ROOT {
+            attr(&File::from(self.dir.try_clone()?), ROOT)
+        } else {
+            attr(&self.node(ino)?.fd, ino)
+        }
     }
 
     fn setattr(&self, _: Caller, ino: Ino, _: Option<u64>, set: SetAttr) -> Result<Attr> {
