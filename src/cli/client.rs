@@ -5,6 +5,7 @@
 
 use super::exit::{Exit, Failure};
 use super::place::{self, Places};
+use super::process::Process;
 use super::protocol::{self, Answer, LINE_BYTES, Request};
 use crate::fs::mount;
 use anyhow::Context;
@@ -51,6 +52,19 @@ impl Client {
         })?;
         let answer: Answer = serde_json::from_slice(&line).context("the daemon answered nonsense")?;
         answer.into()
+    }
+
+    /// The same, and returns only when the daemon's process is gone and has let go of everything.
+    pub fn ask_and_outlive(mut self, request: &Request, timeout: Option<Duration>) -> Result<(), Failure> {
+        // Opened before the question, while the number is surely the daemon's.
+        let daemon = rustix::net::sockopt::socket_peercred(self.stream.get_ref()).map_err(io::Error::from);
+        let daemon =
+            daemon.and_then(|peer| Process::new(peer.pid)).context("can't watch the daemon's process")?;
+        self.ask(request, timeout)?;
+        match daemon.ends_within(AT_ONCE).context("can't watch the daemon's process")? {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::TryAgain, "the daemon has closed its store but does not end")),
+        }
     }
 
     fn exchange(&mut self, request: &Request, timeout: Option<Duration>) -> io::Result<Vec<u8>> {

@@ -47,9 +47,6 @@ pub fn run(plan: &Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Fa
     let runtime = runtime.context("can't start threads")?;
     let served = serve(plan, ready, runtime.handle());
     runtime.shutdown_timeout(WIND_UP);
-    if let Err(failure) = &served {
-        tracing::error!("{failure}");
-    }
     served
 }
 

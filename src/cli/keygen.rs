@@ -7,7 +7,8 @@ use crate::wire::key::Key;
 
 pub fn run(args: args::Keygen) -> Outcome {
     let path = match args.key_file {
-        Some(path) => path,
+        // As the other host will need it spelled out, too.
+        Some(path) => std::path::absolute(path).map_err(Failure::other)?,
         None => Places::here().key()?,
     };
     Key::generate(&path).map_err(Failure::other)?;

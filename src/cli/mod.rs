@@ -20,6 +20,7 @@ mod log;
 mod mount;
 mod options;
 mod place;
+mod process;
 mod protocol;
 mod server;
 mod signals;

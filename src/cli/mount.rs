@@ -37,7 +37,7 @@ pub fn run(args: args::Mount) -> Outcome {
     let log_file = places.log(&plan.mount);
     background::start(|herald| {
         log::to_file(&log_file)?;
-        daemon::run(&plan, || herald.ready())
+        daemon::run(&plan, || herald.ready()).inspect_err(|failure| tracing::error!("{failure}"))
     })
     .map_err(|failure| match failure.exit {
         Exit::Fatal => {
@@ -87,11 +87,11 @@ fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
 /// After `fusermount3 -u` the old daemon is still putting things on the disk.
 fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
     let failed = || format!("can't reach {}", plan.socket.display());
-    let Some(mut old) = Client::connect(&plan.socket).with_context(failed)? else { return Ok(()) };
+    let Some(old) = Client::connect(&plan.socket).with_context(failed)? else { return Ok(()) };
     if client::is_mounted(&plan.mount)? {
         return Ok(()); // Refused below, with the reason.
     }
-    match old.ask(&Request::Wait, Some(PREDECESSOR)) {
+    match old.ask_and_outlive(&Request::Wait, Some(PREDECESSOR)) {
         Err(failure) if failure.exit == Exit::TryAgain => Err(Failure::new(
             Exit::TryAgain,
             format_args!("the daemon that served {} before has not ended yet", plan.mount.display()),

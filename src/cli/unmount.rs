@@ -13,9 +13,9 @@ pub fn run(args: args::Unmount) -> Outcome {
     let shown = dir.display();
     let socket = Places::here().socket(&dir);
     let failed = || format!("can't reach the daemon of {shown} at {}", socket.display());
-    if let Some(mut client) = Client::connect(&socket).with_context(failed)? {
+    if let Some(client) = Client::connect(&socket).with_context(failed)? {
         // As long as it takes: what is not on the disk yet may be much.
-        client.ask(&Request::Unmount, None)?;
+        client.ask_and_outlive(&Request::Unmount, None)?;
         return Ok(Exit::Ok);
     }
     if !client::is_mounted(&dir)? {

@@ -13,7 +13,7 @@ mod story;
 use super::args;
 use super::exit::{Exit, Outcome, complain, say};
 use super::signals::Signals;
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use stage::Stage;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
@@ -25,7 +25,7 @@ pub fn run(args: args::Demo) -> Outcome {
     let result = perform(&runtime, &mut signals, &stage, args.exit);
     // Without waiting for a show that was broken off: what it reads goes away under it.
     runtime.shutdown_background();
-    if result.is_err() {
+    if result.as_ref().is_err_and(|error| !error.is::<Interrupted>()) {
         stage.logs().iter().for_each(|log| complain(log));
     }
     let cleared = stage.clear().context("can't clear up");
@@ -34,14 +34,19 @@ pub fn run(args: args::Demo) -> Outcome {
     Ok(Exit::Ok)
 }
 
+/// Somebody did not want to see more.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
+
 fn perform(runtime: &Runtime, signals: &mut Signals, stage: &Arc<Stage>, exit: bool) -> anyhow::Result<()> {
-    act(runtime, signals, stage, story::show).unwrap_or_else(|| Err(anyhow!("interrupted")))?;
+    act(runtime, signals, stage, story::show).unwrap_or_else(|| Err(Interrupted.into()))?;
     if !exit {
         story::invite(stage);
         // Enter and Ctrl-C are both a good end here.
         act(runtime, signals, stage, |_| Ok(std::io::stdin().read_line(&mut String::new()).map(drop)?));
     }
-    act(runtime, signals, stage, story::end).unwrap_or_else(|| Err(anyhow!("interrupted")))
+    act(runtime, signals, stage, story::end).unwrap_or_else(|| Err(Interrupted.into()))
 }
 
 /// One part of the show, on a thread of its own, so that a signal can break it off: then `None`.

@@ -5,12 +5,12 @@
 
 use crate::cli::client::{AT_ONCE, Client, is_mounted};
 use crate::cli::place::{self, Places};
+use crate::cli::process::Process;
 use crate::cli::protocol::Request;
 use crate::fs::mount;
 use crate::wire::key::Key;
 use anyhow::{Context, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{DirBuilder, File};
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -20,9 +20,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// How long a daemon may take to end. It gives programs that use its mount 10 s.
-const END: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+const END: Duration = Duration::from_secs(30);
 /// Lines of a daemon's log that are shown when something went wrong.
 const LOG_LINES: usize = 20;
 
@@ -180,9 +181,7 @@ impl Side {
 }
 
 fn ended(child: &mut Child) -> anyhow::Result<()> {
-    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let in_time = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&END))? > 0;
-    if !in_time {
+    if !Process::new(Pid::from_child(child))?.ends_within(END)? {
         child.kill()?;
     }
     let status = child.wait()?;
