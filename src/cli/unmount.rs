@@ -15,8 +15,16 @@ pub fn run(args: args::Unmount) -> Outcome {
     let failed = || format!("can't reach the daemon of {shown} at {}", socket.display());
     if let Some(client) = Client::connect(&socket).with_context(failed)? {
         // As long as it takes: what is not on the disk yet may be much.
-        client.ask_and_outlive(&Request::Unmount, None)?;
-        return Ok(Exit::Ok);
+        match client.ask_and_outlive(&Request::Unmount, None) {
+            Ok(()) => return Ok(Exit::Ok),
+            // A daemon that died under the question has left its mount to us.
+            Err(failure) => {
+                let died = Client::connect(&socket).with_context(failed)?.is_none();
+                if !(died && client::is_mounted(&dir)?) {
+                    return Err(failure);
+                }
+            }
+        }
     }
     if !client::is_mounted(&dir)? {
         return Err(Failure::other(format_args!("{shown} is not mounted")));
