@@ -95,12 +95,25 @@ impl Host {
                 }
             };
 
-            let mut taken = Vec::new();
-            let mut moves = Vec::new();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                tracing::debug!(
+                    seq = pending.cut.seq,
+                    file = %cut.file,
+                    place = ?verdict.place,
+                    name = ?cut.place.as_ref().map(|p| &p.name),
+                    body = ?verdict.body,
+                    version = ?cut.body.as_ref().map(|b| &b.version),
+                    "applying"
+                );
+            }
+            for verdict in &verdicts {
                 if let PlaceVerdict::TakeFrom(ours) = verdict.place {
                     names.extend(self.step_aside(ours)?);
                 }
+            }
+            let mut taken = Vec::new();
+            let mut moves = Vec::new();
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 let at = index.get(&cut.file).copied();
                 if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at) {
                     names.push(self.keep_copy(&nodes[at], &mut datas[at])?);

@@ -251,6 +251,10 @@ impl Host {
             process,
             held: if large { nodes } else { Vec::new() },
         };
+        for file in &cut.files {
+            let body = file.body.as_ref().map(|b| (&b.version, b.stamp, b.attrs.size));
+            tracing::debug!(seq, inline, file = %file.file, place = ?file.place, ?body, "announcing");
+        }
         cut.after = self.outbound.lock().take_off(seq, flight, cut.files.iter().map(|f| f.file));
         if let Some(link) = self.link.get() {
             link.send(Message::Announce(cut));

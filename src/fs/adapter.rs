@@ -25,7 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -39,10 +39,11 @@ const TRANSFER: u32 = 1 << 20;
 const COPY: u64 = 1 << 30;
 const GENERATION: Generation = Generation(0);
 
-/// How to serve. `threads` read requests, about as many as there are CPUs; `passthrough`: read wholly
+/// How to serve. `target` is where the mount is; `threads` read requests, about as many as there are CPUs; `passthrough`: read wholly
 /// held files past us where the kernel lets us.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
+    pub target: PathBuf,
     pub threads: usize,
     pub passthrough: bool,
 }
@@ -74,17 +75,18 @@ pub fn serve<V: Volume>(
     kernel: Kernel,
     settings: Settings,
 ) -> io::Result<Serving> {
-    let opens = OpenFiles::new(settings.passthrough, kernel.clone());
+    let Settings { target, threads, passthrough } = settings;
+    let opens = OpenFiles::new(passthrough, kernel.clone());
     let adapter =
-        Adapter { volume, opens, runtime, settings, listings: Mutex::default(), next: AtomicU64::new(1) };
+        Adapter { volume, opens, runtime, passthrough, listings: Mutex::default(), next: AtomicU64::new(1) };
     let mut config = Config::default();
-    config.n_threads = Some(settings.threads.max(1));
+    config.n_threads = Some(threads.max(1));
     // A second descriptor per thread spares a lock, but opening the device may be root's alone.
     config.clone_fd = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
     // Who may enter is the kernel's to judge (allow_other); the library would also refuse the
     // close and unlock of a program that changed its user.
     let session = Session::from_fd(adapter, connection, SessionACL::All, config)?;
-    let notify = kernel.attach(session.notifier())?;
+    let notify = kernel.attach(session.notifier(), target)?;
     let session = std::thread::Builder::new().name("fs-serve".into()).spawn(move || session.run())?;
     Ok(Serving { kernel, session, notify })
 }
@@ -93,7 +95,7 @@ struct Adapter<V> {
     volume: Arc<V>,
     opens: OpenFiles,
     runtime: tokio::runtime::Handle,
-    settings: Settings,
+    passthrough: bool,
     listings: Mutex<HashMap<u64, Option<Arc<Listing>>>>,
     next: AtomicU64,
 }
@@ -183,7 +185,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         ] {
             let _ = config.add_capabilities(capability);
         }
-        if self.settings.passthrough {
+        if self.passthrough {
             let _ = config.set_max_stack_depth(1);
             let _ = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH);
         }

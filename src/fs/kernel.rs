@@ -10,12 +10,17 @@
 use super::volume::{Ino, ROOT};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
+
+/// The type of a FUSE file system, as statfs(2) tells it.
+const FUSE: rustix::fs::FsWord = 0x6573_5546;
 
 /// The way to the kernel's caches. Until a mount is served, and after it is gone, there is nothing
 /// cached and every order is done at once.
@@ -29,6 +34,7 @@ enum Order {
     Attributes(Ino),
     Entry(Vec<u8>),
     Deleted(Ino, Vec<u8>),
+    WriteBack,
     Drain(Sender<()>),
 }
 
@@ -63,9 +69,11 @@ impl Kernel {
         self.order(Order::Deleted(ino, name.to_owned()));
     }
 
-    /// Stores into mappings of `ino` that we have not seen yet come to us as writes.
-    pub fn write_back(&self, ino: Ino) {
-        self.order(Order::Inode(ino));
+    /// Stores into mappings, of whatever file, that we have not seen yet come to us as writes. The pages
+    /// stay: it costs what is dirty, where an invalidation costs all that is mapped. Only worth
+    /// ordering while a file is open for reading and writing; the mount is busy for that moment.
+    pub fn write_back(&self) {
+        self.order(Order::WriteBack);
     }
 
     /// Waits until all orders given before are carried out. Never call it in a request handler or
@@ -84,12 +92,12 @@ impl Kernel {
         }
     }
 
-    /// From now on orders go to `notifier`. The thread ends after [`Kernel::detach`].
-    pub(super) fn attach(&self, notifier: Notifier) -> io::Result<JoinHandle<()>> {
+    /// From now on orders go to `notifier`, whose mount is at `target`. The thread ends after [`Kernel::detach`].
+    pub(super) fn attach(&self, notifier: Notifier, target: PathBuf) -> io::Result<JoinHandle<()>> {
         let (queue, orders) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("fs-notify".into())
-            .spawn(move || carry_out(&notifier, &orders))?;
+            .spawn(move || carry_out(&notifier, &target, &orders))?;
         *self.queue.lock() = Some(queue);
         Ok(thread)
     }
@@ -99,7 +107,7 @@ impl Kernel {
     }
 }
 
-fn carry_out(notifier: &Notifier, orders: &Receiver<Order>) {
+fn carry_out(notifier: &Notifier, target: &Path, orders: &Receiver<Order>) {
     while let Ok(order) = orders.recv() {
         let done = match order {
             Order::Inode(ino) => notifier.inval_inode(INodeNo(ino), 0, 0),
@@ -111,6 +119,7 @@ fn carry_out(notifier: &Notifier, orders: &Receiver<Order>) {
                 // Refused when the name leads elsewhere by now; then at least forget what it was.
                 notifier.delete(parent, INodeNo(ino), name).and_then(|()| notifier.inval_entry(parent, name))
             }
+            Order::WriteBack => write_back(target),
             Order::Drain(done) => {
                 let _ = done.send(());
                 Ok(())
@@ -120,4 +129,15 @@ fn carry_out(notifier: &Notifier, orders: &Receiver<Order>) {
             tracing::debug!("the kernel refused an invalidation: {e}");
         }
     }
+}
+
+/// The descriptor lives for this moment only: a lasting one would keep the mount busy.
+fn write_back(target: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(target, flags, Mode::empty())?;
+    // After an unmount this is the directory beneath, on a file system not ours to sync.
+    if rustix::fs::fstatfs(&root)?.f_type == FUSE {
+        rustix::fs::syncfs(&root)?;
+    }
+    Ok(())
 }

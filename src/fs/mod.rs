@@ -14,3 +14,6 @@ pub mod mount;
 mod opens;
 mod patience;
 pub mod volume;
+
+#[cfg(test)]
+mod tests;

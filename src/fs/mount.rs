@@ -42,7 +42,7 @@ pub enum MountError {
 
 pub type Result<T> = std::result::Result<T, MountError>;
 
-/// How to mount. `source` is what /proc/mounts shows first; `extra` are options as mount(8) spells
+/// How to mount. `source` is what /proc/mounts shows first, "syncfs" if empty; `extra` are options as mount(8) spells
 /// them, one each.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
@@ -65,14 +65,18 @@ pub struct MountInfo {
 /// Mounts at `target` and returns the connection to serve. Nothing works below `target` until the
 /// connection is served.
 pub fn mount(target: &Path, options: &MountOptions) -> Result<OwnedFd> {
+    let mut options = options.clone();
+    if options.source.is_empty() {
+        options.source = "syncfs".into();
+    }
     let target = target.canonicalize().map_err(|e| failed("can't find", target, e))?;
     if !target.is_dir() {
         return Err(MountError::NotADirectory(target));
     }
     if rustix::process::geteuid().is_root() {
-        mount_as_root(&target, options)
+        mount_as_root(&target, &options)
     } else {
-        mount_by_helper(&target, options)
+        mount_by_helper(&target, &options)
     }
 }
 
@@ -321,5 +325,20 @@ mod tests {
     #[test]
     fn commas_in_the_source_inject_nothing() {
         assert_eq!(escape(r"a,allow_other\"), r"a\,allow_other\\");
+    }
+
+    #[test]
+    fn the_helper_mounts_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = MountOptions { source: r"a,b\ c".into(), read_only: true, ..Default::default() };
+        let connection = mount_by_helper(dir.path(), &options).unwrap();
+        let mine = mounts().unwrap().into_iter().find(|mount| mount.target == dir.path());
+        assert_eq!(mine.map(|mount| mount.source), Some(options.source.clone()));
+        let flags = rustix::io::fcntl_getfd(&connection).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        // Dead already: nobody serves it.
+        drop(connection);
+        assert!(detach_stale(dir.path()).unwrap());
+        assert!(matches!(mount_by_helper(Path::new("/nowhere"), &options), Err(MountError::Helper(_))));
     }
 }

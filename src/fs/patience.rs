@@ -23,23 +23,27 @@ pub enum Ends {
 /// Answers what `work` answers, or `Interrupted`, dropping it, when `caller` is wanted elsewhere.
 pub async fn wait<T>(caller: Caller, ends: Ends, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::pin!(work);
+    // One whose record we can't see, because it lives in another namespace or is the kernel's own,
+    // waits for its answer.
+    let watched = record(caller.thread).is_some();
     loop {
         match tokio::time::timeout(GLANCE, &mut work).await {
             Ok(result) => return result,
-            Err(_) if wanted(caller.thread, ends) => return Err(Error::Interrupted),
+            // A read ahead outlives who caused it: no record any more means dead.
+            Err(_) if watched && record(caller.thread).is_none_or(|record| pending(&record, ends)) => {
+                return Err(Error::Interrupted);
+            }
             Err(_) => {}
         }
     }
 }
 
-/// Whether a signal is pending for a thread. One we can't look at, because it lives in another
-/// namespace or is the kernel's own, waits for its answer.
-fn wanted(thread: u32, ends: Ends) -> bool {
-    thread != 0
-        && std::fs::read_to_string(format!("/proc/{thread}/status"))
-            .is_ok_and(|status| pending(&status, ends))
+/// What the kernel says of a thread.
+fn record(thread: u32) -> Option<String> {
+    (thread != 0).then(|| std::fs::read_to_string(format!("/proc/{thread}/status")).ok())?
 }
 
+/// Whether a signal is pending that ends a wait.
 fn pending(status: &str, ends: Ends) -> bool {
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -60,19 +60,33 @@ pub enum BodyVerdict {
 
 /// Judges `cut` of replica `peer` against `share`.
 pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
-    let moving: HashSet<FileId> = cut.files.iter().filter(|f| f.place.is_some()).map(|f| f.file).collect();
-    let judge_file = |cut_file: &FileCut| {
-        let place = match &cut_file.place {
-            Some(place) => judge_place(share, peer, cut_file, place, &moving),
+    // Files that leave their names make room for others; one that turns out to stay does not, which may
+    // keep another where it is, and so on.
+    let mut leaving: HashSet<FileId> =
+        cut.files.iter().filter(|f| f.place.is_some()).map(|f| f.file).collect();
+    let places = loop {
+        let judge_place = |cut: &FileCut| match &cut.place {
+            Some(place) => judge_place(share, peer, cut, place, &leaving),
             None => PlaceVerdict::Nothing,
         };
-        let body = match &cut_file.body {
-            Some(body) => judge_body(share, peer, cut, cut_file.file, body, &place),
+        let places: Vec<PlaceVerdict> = cut.files.iter().map(judge_place).collect();
+        let leaves = |(file, verdict): (&FileCut, &PlaceVerdict)| {
+            matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)).then_some(file.file)
+        };
+        let still: HashSet<FileId> = cut.files.iter().zip(&places).filter_map(leaves).collect();
+        if leaving.is_subset(&still) || still.len() == leaving.len() {
+            break places;
+        }
+        leaving.retain(|id| still.contains(id));
+    };
+    let judge_file = |(file, place): (&FileCut, PlaceVerdict)| {
+        let body = match &file.body {
+            Some(body) => judge_body(share, peer, cut, file.file, body, &place),
             None => BodyVerdict::Nothing,
         };
-        Verdict { file: cut_file.file, place, body }
+        Verdict { file: file.file, place, body }
     };
-    cut.files.iter().map(judge_file).collect()
+    cut.files.iter().zip(places).map(judge_file).collect()
 }
 
 fn judge_place(
@@ -80,7 +94,7 @@ fn judge_place(
     peer: ReplicaId,
     cut: &FileCut,
     place: &Place,
-    moving: &HashSet<FileId>,
+    leaving: &HashSet<FileId>,
 ) -> PlaceVerdict {
     let ours = share.file(cut.file);
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
@@ -105,7 +119,7 @@ fn judge_place(
     if gone && cut.body.is_none() {
         return PlaceVerdict::Nothing;
     }
-    let holder = share.named(name).filter(|id| *id != cut.file && !moving.contains(id));
+    let holder = share.named(name).filter(|id| *id != cut.file && !leaving.contains(id));
     let Some(holder) = holder else { return PlaceVerdict::Take };
     let stamp = cut.body.as_ref().map(|b| b.stamp).or(ours.map(|f| f.stamp)).unwrap_or(0);
     let holder_stamp = share.file(holder).map_or(0, |f| f.stamp);

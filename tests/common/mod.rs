@@ -35,6 +35,8 @@ pub fn free_port() -> u16 {
 impl Pair {
     /// Two hosts with directories of their own, not yet running.
     pub fn new() -> Pair {
+        let filter = tracing_subscriber::EnvFilter::from_env("SYNCFS_LOG");
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_thread_names(true).with_writer(std::io::stderr).try_init();
         let root = tempfile::tempdir().unwrap();
         let key = root.path().join("key");
         Key::generate(&key).unwrap();
