@@ -89,7 +89,11 @@ fn live(
     signals: Signals,
 ) -> Result<Past, Failure> {
     let connection = mount::mount(&plan.mount, &mount_options(plan)).map_err(Failure::other)?;
-    let settings = Settings { threads: REQUEST_THREADS, passthrough: rustix::process::geteuid().is_root() };
+    let settings = Settings {
+        target: plan.mount.clone(),
+        threads: REQUEST_THREADS,
+        passthrough: rustix::process::geteuid().is_root(),
+    };
     let serving = adapter::serve(host.clone(), connection, runtime.clone(), host.kernel(), settings)
         .map_err(|e| {
             let _ = mount::unmount(&plan.mount, true);
