@@ -1,0 +1,204 @@
+//! What may be asked on the command line.
+//!
+//! Invariant: every long option of `mount` can also be written `-o name_with_underscores`, with no
+//! list to keep in step: the second spelling is turned into the first and parsed again.
+
+use super::options::{self, KernelOptions};
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Parser)]
+#[command(name = "syncfs", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make the key that both hosts of a share need
+    Keygen(Keygen),
+    /// Mount DIR and keep it the same as on the peer; returns when the mount is ready
+    Mount(Mount),
+    /// Show how a share is doing
+    Status(Status),
+    /// Wait until both sides are level and durable
+    Flush(Flush),
+    /// Unmount DIR and wait until everything is on the disk
+    Unmount(Unmount),
+    /// Show syncfs at work: two mounts on this machine, live
+    Demo(Demo),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Keygen {
+    /// Where the key goes [default: $XDG_CONFIG_HOME/syncfs/key, for root /etc/syncfs/key]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Mount {
+    /// The directory to share; what lies in it is shared, too
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The other host
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub peer: Option<String>,
+    /// Where to wait for the peer
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7377")]
+    pub listen: SocketAddr,
+    /// The directory that holds the files and the state [default: DIR itself]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The share's key [default: $XDG_CONFIG_HOME/syncfs/key, for root /etc/syncfs/key]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Stay in the foreground and log to stderr
+    #[arg(long)]
+    pub foreground: bool,
+    /// How long a read waits for content that only the peer holds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub read_timeout: u64,
+    /// Pair with another replica than before
+    #[arg(long)]
+    pub new_peer: bool,
+    /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
+    /// allow_other, default_permissions
+    #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
+    options: Vec<String>,
+    /// What of `-o` is for the kernel.
+    #[arg(skip)]
+    pub kernel: KernelOptions,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Flush {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Give up after this long, with exit code 5 [default: never, while the peer is there]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Unmount {
+    /// The mounted directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// End after the show instead of leaving the two directories to play with
+    #[arg(long)]
+    pub exit: bool,
+}
+
+/// The command that `words` ask for; `words[0]` is the program.
+pub fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
+    let command = Cli::try_parse_from(&words)?.command;
+    let Command::Mount(mount) = &command else { return Ok(command) };
+    let spelled = options::spell_out(&mount.options, &mount_options())
+        .map_err(|text| Cli::command().error(clap::error::ErrorKind::UnknownArgument, text))?;
+    // Right after `mount`, because after a `--` they would be taken for a directory.
+    let mut again = words;
+    again.splice(2..2, spelled.long.into_iter().map(OsString::from));
+    match Cli::try_parse_from(&again)?.command {
+        Command::Mount(mount) => Ok(Command::Mount(Mount { kernel: spelled.kernel, ..mount })),
+        command => Ok(command),
+    }
+}
+
+/// The long options of `mount`.
+fn mount_options() -> Vec<String> {
+    let cli = Cli::command();
+    let mount = cli.find_subcommand("mount").expect("mount is a command");
+    mount.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn parsed(line: &str) -> Result<Command, ErrorKind> {
+        parse(line.split(' ').map(OsString::from).collect()).map_err(|e| e.kind())
+    }
+
+    fn mount(line: &str) -> Mount {
+        match parsed(line) {
+            Ok(Command::Mount(mount)) => mount,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let mount = mount("syncfs mount /mnt/shared --peer hostb");
+        assert_eq!(mount.listen, "[::]:7377".parse().unwrap());
+        assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (30, false, false));
+        assert_eq!((mount.store, mount.key_file), (None, None));
+    }
+
+    #[test]
+    fn every_long_option_can_be_written_with_o() {
+        let mount = mount(
+            "syncfs mount /d -o rw,noatime,peer=hostb,listen=127.0.0.1:1,store=/s,key_file=/k,_netdev \
+             -o read_timeout=5,new_peer,foreground,x-systemd.automount,ro",
+        );
+        assert_eq!(mount.peer.as_deref(), Some("hostb"));
+        assert_eq!(mount.listen, "127.0.0.1:1".parse().unwrap());
+        assert_eq!(mount.store, Some("/s".into()));
+        assert_eq!(mount.key_file, Some("/k".into()));
+        assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
+        assert!(mount.kernel.read_only);
+    }
+
+    #[test]
+    fn options_work_after_a_double_dash() {
+        assert_eq!(mount("syncfs mount -o peer=b -- -dir").peer.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_usage_error() {
+        assert_eq!(
+            parsed("syncfs mount /d --peer b --cache-size 1G").unwrap_err(),
+            ErrorKind::UnknownArgument
+        );
+        assert_eq!(
+            parsed("syncfs mount /d -o peer=b,cache_size=1G").unwrap_err(),
+            ErrorKind::UnknownArgument
+        );
+        assert_eq!(parsed("syncfs mount /d -o peer=b,help").unwrap_err(), ErrorKind::UnknownArgument);
+        assert_eq!(parsed("syncfs mount /d -o peer=b,new_peer=1").unwrap_err(), ErrorKind::TooManyValues);
+        assert_eq!(parsed("syncfs mount /d -o peer=b,listen=x").unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(parsed("syncfs mount /d --peer a -o peer=b").unwrap_err(), ErrorKind::ArgumentConflict);
+        assert_eq!(parsed("syncfs pin x").unwrap_err(), ErrorKind::InvalidSubcommand);
+        assert_eq!(parsed("syncfs flush --timeout -1").unwrap_err(), ErrorKind::UnknownArgument);
+        assert_eq!(parsed("syncfs flush --timeout=-1").unwrap_err(), ErrorKind::ValueValidation);
+    }
+}

@@ -1,0 +1,24 @@
+//! `syncfs flush`: returns when both sides are level and durable.
+
+use super::args;
+use super::client::{self, AT_ONCE};
+use super::exit::{Exit, Outcome, complain};
+use super::protocol::Request;
+
+pub fn run(args: args::Flush) -> Outcome {
+    let mut client = client::find(args.dir.as_deref())?;
+    let timeout_ms = args.timeout.map(|t| t.as_millis().try_into().unwrap_or(u64::MAX));
+    // The daemon keeps the time; we only notice when the daemon itself hangs.
+    let patience = args.timeout.map(|t| t.saturating_add(AT_ONCE));
+    client.ask(&Request::Flush { timeout_ms }, patience)?;
+    let status = client.ask(&Request::Status, Some(AT_ONCE))?;
+    match status["conflicts"].as_u64() {
+        None | Some(0) => Ok(Exit::Ok),
+        Some(n) => {
+            complain(&format_args!(
+                "both sides are level, but conflict copies wait for you: {n}; look for *.sync-conflict-*"
+            ));
+            Ok(Exit::Conflicts)
+        }
+    }
+}

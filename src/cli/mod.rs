@@ -1,0 +1,50 @@
+//! Floor 3: the face.
+//!
+//! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
+//! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
+//! [`daemon`] and [`log`] (a daemon's life), `status`, `flush`, `unmount` over the control socket
+//! ([`protocol`], [`server`], [`client`]), and [`demo`].
+//!
+//! Invariants: nothing here decides about content; every failure ends as one message that says what
+//! happened, to which file, and what to do; no command waits without a bound unless it was asked to.
+
+mod args;
+mod background;
+mod client;
+mod daemon;
+mod demo;
+mod exit;
+mod flush;
+mod keygen;
+mod log;
+mod mount;
+mod options;
+mod place;
+mod process;
+mod protocol;
+mod server;
+mod signals;
+mod status;
+mod units;
+mod unmount;
+
+use args::Command;
+use std::process::ExitCode;
+
+/// Runs the command that the arguments of this process ask for.
+pub fn main() -> ExitCode {
+    let command = match args::parse(std::env::args_os().collect()) {
+        Ok(command) => command,
+        // Prints help and version to stdout with code 0, usage errors to stderr with code 2.
+        Err(error) => error.exit(),
+    };
+    let outcome = match command {
+        Command::Keygen(args) => keygen::run(args),
+        Command::Mount(args) => mount::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Flush(args) => flush::run(args),
+        Command::Unmount(args) => unmount::run(args),
+        Command::Demo(args) => demo::run(args),
+    };
+    exit::end(outcome)
+}

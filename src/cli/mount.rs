@@ -1,0 +1,119 @@
+//! `syncfs mount`: checks what can be checked, then becomes the daemon or starts it.
+//!
+//! Invariant: nothing is refused later that could have been refused here, on the terminal.
+
+use super::args;
+use super::background;
+use super::client::{self, Client};
+use super::daemon::{self, Plan};
+use super::exit::{Exit, Failure, Outcome, say};
+use super::log;
+use super::place::{self, Places};
+use super::protocol::Request;
+use crate::engine;
+use crate::fs::mount;
+use crate::wire::key::Key;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the daemon that served the directory before may take to end.
+const PREDECESSOR: Duration = Duration::from_secs(60);
+
+pub fn run(args: args::Mount) -> Outcome {
+    let foreground = args.foreground;
+    let places = Places::here();
+    let plan = plan(args, &places)?;
+    wait_for_predecessor(&plan)?;
+    free(&plan.mount)?;
+    if foreground {
+        log::to_stderr();
+        daemon::run(&plan, || {
+            say(format_args!("{} is mounted", plan.mount.display()));
+            Ok(())
+        })?;
+        return Ok(Exit::Ok);
+    }
+    let log_file = places.log(&plan.mount);
+    background::start(|herald| {
+        log::to_file(&log_file)?;
+        daemon::run(&plan, || herald.ready()).inspect_err(|failure| tracing::error!("{failure}"))
+    })
+    .map_err(|failure| match failure.exit {
+        Exit::Fatal => {
+            Failure::new(Exit::Fatal, format_args!("{failure}\nthe log is {}", log_file.display()))
+        }
+        _ => failure,
+    })
+}
+
+fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
+    let dir = place::resolve(&args.dir)?;
+    let peer = args.peer.filter(|peer| !peer.is_empty()).ok_or_else(|| {
+        let message = "say which host to keep the directory the same with: --peer HOST[:PORT]";
+        Failure::new(Exit::Usage, message)
+    })?;
+    let key_file = match args.key_file {
+        Some(path) => absolute(path)?,
+        None => places.key()?,
+    };
+    Key::load(&key_file).map_err(Failure::other)?;
+    let store = match args.store {
+        Some(path) => place::resolve(&path)?,
+        None => dir.clone(),
+    };
+    places.make_sockets()?;
+    Ok(Plan {
+        socket: places.socket(&dir),
+        mount: dir.clone(),
+        kernel: args.kernel,
+        options: engine::Options {
+            store,
+            peer,
+            listen: args.listen,
+            key_file,
+            read_timeout: Duration::from_secs(args.read_timeout),
+            new_peer: args.new_peer,
+            mount: dir,
+        },
+    })
+}
+
+/// The daemon leaves the working directory.
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    Ok(std::path::absolute(&path).with_context(|| format!("can't find {}", path.display()))?)
+}
+
+/// After `fusermount3 -u` the old daemon is still putting things on the disk.
+fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
+    let failed = || format!("can't reach {}", plan.socket.display());
+    let Some(old) = Client::connect(&plan.socket).with_context(failed)? else { return Ok(()) };
+    if client::is_mounted(&plan.mount)? {
+        return Ok(()); // Refused below, with the reason.
+    }
+    match old.ask_and_outlive(&Request::Wait, Some(PREDECESSOR)) {
+        Err(failure) if failure.exit == Exit::TryAgain => Err(Failure::new(
+            Exit::TryAgain,
+            format_args!("the daemon that served {} before has not ended yet", plan.mount.display()),
+        )),
+        // However it ended: it is gone.
+        _ => Ok(()),
+    }
+}
+
+/// Makes sure that `dir` can be mounted on; the mount of a dead daemon goes first.
+fn free(dir: &Path) -> Result<(), Failure> {
+    let shown = dir.display();
+    mount::detach_stale(dir).map_err(|error| match error {
+        mount::MountError::AlreadyMounted(_) => Failure::other(format_args!(
+            "{shown} is mounted already; unmount it with\n  syncfs unmount {shown}"
+        )),
+        error => Failure::other(error),
+    })?;
+    match dir.is_dir() {
+        true => Ok(()),
+        false => {
+            Err(Failure::other(format_args!("{shown} is not a directory; only a directory can be shared")))
+        }
+    }
+}

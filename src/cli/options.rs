@@ -1,0 +1,109 @@
+//! `-o OPTION,...`, as mount(8) passes them on.
+//!
+//! Invariant: an option that is not known is refused; what is ignored is known to mean nothing here
+//! or to be what syncfs does anyway, so nobody believes in a protection that is not there.
+
+/// What mount(8) means for itself, or what does not change what syncfs does.
+const IGNORED: &[&str] = &[
+    "_netdev",
+    "async",
+    "atime",
+    "auto",
+    "defaults",
+    "diratime",
+    "group",
+    "lazytime",
+    "noatime",
+    "noauto",
+    "nodev",
+    "nodiratime",
+    "nofail",
+    "nolazytime",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nouser",
+    "owner",
+    "relatime",
+    "rw",
+    "strictatime",
+    "user",
+    "users",
+];
+
+/// What the kernel is told when mounting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelOptions {
+    pub read_only: bool,
+    pub allow_other: bool,
+    pub default_permissions: bool,
+    pub extra: Vec<String>,
+}
+
+/// `-o` options, sorted by who they are for.
+#[derive(Debug, Default)]
+pub struct SpelledOut {
+    /// Words for the command line.
+    pub long: Vec<String>,
+    pub kernel: KernelOptions,
+}
+
+/// Sorts `options`; `known` are the long options of the command.
+pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, String> {
+    let mut out = SpelledOut::default();
+    for option in options.iter().map(|o| o.trim()).filter(|o| !o.is_empty()) {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        match name {
+            "ro" => out.kernel.read_only = true,
+            "allow_other" => out.kernel.allow_other = true,
+            "default_permissions" => out.kernel.default_permissions = true,
+            "noexec" => out.kernel.extra.push(name.to_owned()),
+            _ if is_ignored(name) => {}
+            _ => {
+                let long = name.replace('_', "-");
+                if !known.contains(&long) {
+                    return Err(format!("mount option '{name}' is not known"));
+                }
+                out.long.push(value.map_or_else(|| format!("--{long}"), |value| format!("--{long}={value}")));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn is_ignored(name: &str) -> bool {
+    IGNORED.contains(&name) || name == "comment" || name.starts_with("x-") || name.starts_with("X-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(options: &str) -> Result<SpelledOut, String> {
+        let options: Vec<String> = options.split(',').map(str::to_owned).collect();
+        spell_out(&options, &["peer".to_owned(), "key-file".to_owned(), "new-peer".to_owned()])
+    }
+
+    #[test]
+    fn underscores_become_dashes_and_values_stay() {
+        let out = spelled("peer=a_b,key_file=/x_y=z,new_peer,").unwrap();
+        assert_eq!(out.long, ["--peer=a_b", "--key-file=/x_y=z", "--new-peer"]);
+    }
+
+    #[test]
+    fn what_mount_means_for_itself_is_ignored() {
+        let out = spelled("rw,noatime,nosuid,nodev,_netdev,nofail,x-gvfs-show,comment=a,defaults").unwrap();
+        assert_eq!((out.long.len(), out.kernel), (0, KernelOptions::default()));
+    }
+
+    #[test]
+    fn what_protects_is_never_ignored() {
+        let out = spelled("ro,noexec,allow_other,default_permissions").unwrap();
+        let KernelOptions { read_only, allow_other, default_permissions, extra } = out.kernel;
+        assert!(read_only && allow_other && default_permissions && extra == ["noexec"]);
+        assert!(spelled("remount").is_err() && spelled("PEER=x").is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! What is said over a control socket: one JSON object a line, a request and its answer in turn.
+//!
+//!     {"cmd":"status"}                     {"ok":{"mount":"/mnt/shared",...}}
+//!     {"cmd":"flush","timeout_ms":5000}    {"error":{"exit":5,"message":"..."}}
+//!     {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
+//!     {"cmd":"wait"}                       the same, without asking it to unmount
+//!
+//! Invariant: no line is longer than [`LINE_BYTES`], on either side.
+
+use super::exit::{Exit, Failure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest line, newline included.
+pub const LINE_BYTES: u64 = 64 << 10;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "lowercase")]
+pub enum Request {
+    Status,
+    Flush {
+        /// Without it, as long as the peer is there.
+        timeout_ms: Option<u64>,
+    },
+    Unmount,
+    Wait,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    Ok(Value),
+    Error { exit: u8, message: String },
+}
+
+impl From<Result<Value, Failure>> for Answer {
+    fn from(result: Result<Value, Failure>) -> Answer {
+        match result {
+            Ok(value) => Answer::Ok(value),
+            Err(Failure { exit, message }) => Answer::Error { exit: exit as u8, message },
+        }
+    }
+}
+
+impl From<Answer> for Result<Value, Failure> {
+    fn from(answer: Answer) -> Result<Value, Failure> {
+        match answer {
+            Answer::Ok(value) => Ok(value),
+            Answer::Error { exit, message } => Err(Failure::new(Exit::from_number(exit), message)),
+        }
+    }
+}
+
+/// `message` as one line.
+pub fn line(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("requests and answers have text keys only");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_as_documented() {
+        let request = |text: &str| serde_json::from_str::<Request>(text);
+        assert_eq!(request(r#"{"cmd":"status"}"#).unwrap(), Request::Status);
+        assert_eq!(request(r#"{"cmd":"flush"}"#).unwrap(), Request::Flush { timeout_ms: None });
+        let timed = Request::Flush { timeout_ms: Some(5000) };
+        assert_eq!(request(r#"{"cmd":"flush","timeout_ms":5000}"#).unwrap(), timed);
+        assert!(request(r#"{"cmd":"reboot"}"#).is_err());
+        assert_eq!(line(&Request::Unmount), b"{\"cmd\":\"unmount\"}\n");
+    }
+
+    #[test]
+    fn a_failure_arrives_as_it_left() {
+        let failure = Failure::new(Exit::TryAgain, "the peer is not there");
+        let line = line(&Answer::from(Err(failure.clone())));
+        let answer: Answer = serde_json::from_slice(&line).unwrap();
+        assert_eq!(Result::from(answer), Err(failure));
+    }
+}

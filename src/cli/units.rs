@@ -1,0 +1,74 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// `1234567` as `1.23 MB`.
+pub fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    let mut unit = "bytes";
+    for larger in ["kB", "MB", "GB", "TB", "PB"] {
+        // What would be rounded up to 1000 takes the next unit.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    match unit {
+        "bytes" => many(n, "byte"),
+        _ if value < 9.995 => format!("{value:.2} {unit}"),
+        _ if value < 99.95 => format!("{value:.1} {unit}"),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 file`, `2,000 files`.
+pub fn many(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// `1.23 ms`, `4.5 s`.
+pub fn time(t: Duration) -> String {
+    match t.as_secs_f64() {
+        s if s < 0.01 => format!("{:.2} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [bytes(1), bytes(999), bytes(1000), bytes(999_600)],
+            ["1 byte", "999 bytes", "1.00 kB", "1.00 MB"]
+        );
+        assert_eq!([bytes(67_108_864), bytes(u64::MAX)], ["67.1 MB", "18447 PB"]);
+        assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [many(1, "file"), many(0, "file"), many(3001, "file")],
+            ["1 file", "0 files", "3,001 files"]
+        );
+        assert_eq!(time(Duration::from_micros(1234)), "1.23 ms");
+        assert_eq!(
+            [time(Duration::from_millis(250)), time(Duration::from_millis(4500))],
+            ["250 ms", "4.5 s"]
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! `syncfs unmount`: what `fusermount3 -u` does, and returns when everything is on the disk.
+
+use super::args;
+use super::client::{self, Client};
+use super::exit::{Exit, Failure, Outcome, say};
+use super::place::{self, Places};
+use super::protocol::Request;
+use crate::fs::mount;
+use anyhow::Context;
+
+pub fn run(args: args::Unmount) -> Outcome {
+    let dir = place::resolve(&args.dir)?;
+    let shown = dir.display();
+    let socket = Places::here().socket(&dir);
+    let failed = || format!("can't reach the daemon of {shown} at {}", socket.display());
+    if let Some(client) = Client::connect(&socket).with_context(failed)? {
+        // As long as it takes: what is not on the disk yet may be much.
+        match client.ask_and_outlive(&Request::Unmount, None) {
+            Ok(()) => return Ok(Exit::Ok),
+            // A daemon that died under the question has left its mount to us.
+            Err(failure) => {
+                let died = Client::connect(&socket).with_context(failed)?.is_none();
+                if !(died && client::is_mounted(&dir)?) {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    if !client::is_mounted(&dir)? {
+        return Err(Failure::other(format_args!("{shown} is not mounted")));
+    }
+    // No daemon of ours: a dead mount, or one whose daemon runs where we can't reach it.
+    match mount::detach_stale(&dir) {
+        Ok(_) => say(format_args!("the daemon of {shown} had died; its mount is gone now")),
+        Err(_) => mount::unmount(&dir, false).map_err(Failure::other)?,
+    }
+    Ok(Exit::Ok)
+}
