@@ -151,7 +151,11 @@ impl Host {
         // Attributes and descriptors, while nothing can change them.
         let mut bodies: HashMap<FileId, (Arc<File>, crate::model::cut::Attrs)> = HashMap::new();
         for (node, data) in nodes.iter().zip(&mut datas) {
-            if !self.tells(&self.share.lock(), node.id) {
+            let wanted = {
+                let share = self.share.lock();
+                self.tells(&share, node.id) || share.file(node.id).is_some_and(|f| f.place_tag != 0)
+            };
+            if !wanted {
                 continue;
             }
             let Ok(file) = self.data_file(node, data, false) else { continue };
@@ -166,7 +170,8 @@ impl Host {
         let mut parts = Vec::new();
         for node in nodes {
             let Some(f) = share.file(node.id) else { continue };
-            if !self.tells(&share, node.id) {
+            // Places of bonded files always travel together: one without the others may clash.
+            if !self.tells(&share, node.id) && f.place_tag == 0 {
                 continue;
             }
             if f.missing.iter().any(|range| dirty_in(f, &range)) {

@@ -60,13 +60,15 @@ pub(super) enum Filling {
     Stop,
 }
 
+type Ears = (Receiver<Filling>, Receiver<Option<FileId>>);
+
 pub struct Fetch {
     state: Mutex<State>,
     /// Wakes readers that wait for chunks.
     arrived: tokio::sync::Notify,
     pub(super) fillings: Sender<Filling>,
     pub(super) finished: Sender<Option<FileId>>,
-    ears: Mutex<Option<(Receiver<Filling>, Receiver<Option<FileId>>)>>,
+    ears: Mutex<Option<Ears>>,
 }
 
 #[derive(Default)]
@@ -98,7 +100,7 @@ impl Default for Fetch {
 }
 
 impl Fetch {
-    pub(super) fn take_ears(&self) -> (Receiver<Filling>, Receiver<Option<FileId>>) {
+    pub(super) fn take_ears(&self) -> Ears {
         self.ears.lock().take().expect("the threads start once")
     }
 

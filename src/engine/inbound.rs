@@ -153,6 +153,9 @@ impl Host {
         let Some(pending) = queue.pending.get_mut(&seq) else { return };
         let mut absent = asked.clone();
         pieces.iter().for_each(|p| absent.remove(p.chunks()));
+        if !absent.is_empty() {
+            tracing::debug!(seq, %file, ?absent, "not delivered");
+        }
         let staged = absent.is_empty() && {
             let content = match pending.content.entry(file) {
                 std::collections::hash_map::Entry::Occupied(e) => Ok(e.into_mut()),
@@ -244,6 +247,7 @@ impl Host {
                 let stalled =
                     |id: &FileId| share.file(*id).is_some_and(|f| self.fetch.is_stalled(*id, &f.missing));
                 pending.hopeless = files.iter().any(stalled);
+                tracing::debug!(seq = pending.cut.seq, ?files, hopeless = pending.hopeless, "waiting");
             }
             Readiness::Fetch(needs) => {
                 for (file, version, mut chunks) in needs {

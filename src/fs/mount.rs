@@ -83,10 +83,12 @@ pub fn mount(target: &Path, options: &MountOptions) -> Result<OwnedFd> {
 /// Detaches the mount of a dead syncfs daemon at `target`; true if there was one. A live one is an
 /// error.
 pub fn detach_stale(target: &Path) -> Result<bool> {
-    let dead = match std::fs::metadata(target) {
+    // Not stat: the kernel answers that from its cache long after the daemon's death. A daemon that is
+    // just dying takes this question with it.
+    let dead = match rustix::fs::statfs(target) {
         Ok(_) => false,
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => true,
-        Err(e) => return Err(failed("can't look at", target, e)),
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => true,
+        Err(e) => return Err(failed("can't look at", target, e.into())),
     };
     match (is_mounted(target)?, dead) {
         (true, false) => Err(MountError::AlreadyMounted(target.to_owned())),
