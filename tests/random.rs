@@ -37,7 +37,9 @@ fn step(side: &Side, model: &mut Model, dice: &mut Dice, names: &[&str]) {
     let name = names[dice.roll(names.len() as u64) as usize].to_string();
     let other = names[dice.roll(names.len() as u64) as usize].to_string();
     let host = side.host();
-    match dice.roll(10) {
+    let op = dice.roll(10);
+    tracing::debug!(op, name, other, size = ?model.get(&name).map(Vec::len), "step");
+    match op {
         0 | 1 => {
             let bytes = noise(dice.roll(u64::MAX), dice.size());
             side.save(&name, &bytes);

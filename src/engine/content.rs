@@ -65,6 +65,10 @@ impl Host {
         bytes: &[u8],
         from_mapping: bool,
     ) -> Result<u32> {
+        if bytes.is_empty() {
+            // Not even past the end does writing nothing change anything.
+            return Ok(0);
+        }
         let (offset, before) = {
             let share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -72,7 +76,7 @@ impl Host {
                     let offset = offset.unwrap_or(f.size);
                     (offset, Some(Before::look(f, &chunk::touched(offset, bytes.len() as u64))))
                 }
-                None => (offset.unwrap_or(0), None),
+                None => (offset.map_or_else(|| file.metadata().map(|m| m.len()), Ok)?, None),
             }
         };
         let end =
@@ -81,7 +85,6 @@ impl Host {
         let Some(before) = before else {
             // Unlinked: nobody but its holders will ever see it.
             self.save_frozen(data, &touched);
-            let offset = if offset == 0 && bytes.is_empty() { 0 } else { offset };
             file.write_all_at(bytes, offset)?;
             return Ok(bytes.len() as u32);
         };

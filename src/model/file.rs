@@ -199,4 +199,28 @@ mod tests {
         file.resize(1_800, 1);
         assert_eq!(file.scraps.iter().collect::<Vec<_>>(), vec![1_200..1_800]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_ever_dirty_missing_or_scrapped_beyond_the_end(
+            ops in proptest::collection::vec((0u8..4, 0u64..9_000, 1u64..4_000), 1..40),
+        ) {
+            let mut file = held(5_000);
+            file.missing.insert(1..4);
+            for (tag, (op, at, len)) in ops.into_iter().enumerate() {
+                let tag = tag as u64 / 3 + 1;
+                let size = file.size.max(at + len);
+                match op {
+                    0 => file.resize(at, tag),
+                    1 => file.wrote(&ChunkSet::of(chunk::touched(at, len)), size, tag),
+                    2 => file.scrapped(&ChunkSet::of(at..at + len), size, tag),
+                    _ => file.thank_body(tag - 1),
+                }
+                let end = chunk::count(file.size);
+                proptest::prop_assert!(file.dirty.since(0).all(|r| r.end <= end), "{file:?}");
+                proptest::prop_assert!(file.missing.iter().all(|r| r.end <= end), "{file:?}");
+                proptest::prop_assert!(file.scraps.iter().all(|r| r.end <= file.size), "{file:?}");
+            }
+        }
+    }
 }

@@ -446,6 +446,7 @@ impl Share {
 
     fn refresh(&mut self, id: FileId) {
         let Some(file) = self.files.get(&id) else { return };
+        debug_assert!(file.dirty.since(0).all(|r| r.end <= chunk::count(file.size)), "{file:?}");
         for (set, is) in [
             (&mut self.fresh, file.is_fresh()),
             (&mut self.unthanked, !file.is_thanked()),
