@@ -285,3 +285,17 @@ fn appending_takes_microseconds() {
     }
     println!("{:?} a record", start.elapsed() / 200_000);
 }
+
+/// The worked example of docs/on-disk-format.md.
+#[test]
+fn a_record_lies_on_the_disk_as_the_format_page_shows_it() {
+    use crate::model::ids::{FileId, WriterId};
+    use crate::model::record::Record;
+    let file = FileId { writer: WriterId(0x1122_3344_5566_7788), counter: 5 };
+    let mut bytes = Vec::new();
+    put_record(&mut bytes, 7, &crate::model::codec::encode(&Record::Resized { file, size: 1500 }));
+    let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let expected = "1c 00 00 00 07 00 00 00 00 00 00 00 b8 e3 49 74 \
+         07 00 00 00 88 77 66 55 44 33 22 11 05 00 00 00 00 00 00 00 dc 05 00 00 00 00 00 00";
+    assert_eq!(hex.join(" "), expected);
+}

@@ -4,8 +4,9 @@
 //! full, the oldest from the address with the most of them goes, so who knocks often shuts out only
 //! itself; every connection proves itself and greets within [`GREETING`] or goes.
 
+use super::connection;
+use super::context::{Context, GREETING};
 use super::error::{Error, Result};
-use super::link::{Context, GREETING};
 use super::socket::Socket;
 use super::tls;
 use crate::model::limits::STRANGERS;
@@ -71,7 +72,7 @@ async fn serve(
         }
     };
     drop(stranger);
-    context.serve(stream.into(), address, false, rtt, deadline).await
+    connection::serve(context, stream.into(), address, false, rtt, deadline).await
 }
 
 /// Connections that have proved nothing yet.

@@ -4,9 +4,11 @@
 //! jitter from [`FIRST`] to [`LAST`], so two hosts that retry do not stay in step; the peer's name is
 //! resolved anew each time, for hosts move.
 
+use super::connection;
+use super::context::{Context, GREETING};
 use super::error::{Error, Result};
-use super::link::{Context, DEFAULT_PORT, GREETING};
-use super::socket::{Socket, random_number};
+use super::socket::Socket;
+use super::system::random_number;
 use super::tls::{self, Tls};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+/// Where syncfs listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 7377;
 pub const FIRST: Duration = Duration::from_millis(100);
 pub const LAST: Duration = Duration::from_secs(5);
 /// A session that lasted this long was a good one: the next retry is quick again.
@@ -108,7 +112,7 @@ async fn greet(context: &Arc<Context>, stream: TcpStream, address: SocketAddr, r
         .await
         .map_err(|_| Error::Slow { address, seconds: GREETING.as_secs() })?
         .map_err(|error| tls::explain(error, address))?;
-    context.serve(stream.into(), address, true, rtt, deadline).await
+    connection::serve(context, stream.into(), address, true, rtt, deadline).await
 }
 
 #[cfg(test)]

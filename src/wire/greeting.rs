@@ -6,16 +6,17 @@
 //! Invariants: frames are limited to [`HELLO_BYTES`]; a refusal is told to the other side and its
 //! text is cleaned before it is shown; who holds the stage after an error gives it back.
 
+use super::context::Context;
 use super::error::{Error, Result};
 use super::frame::{FrameReader, put};
-use super::link::Context;
 use super::stage::Place;
+use super::system::clock_ms;
 use crate::model::codec;
 use crate::model::limits::{FEATURE_BYTES, FEATURES, HELLO_BYTES};
 use crate::model::message::Hello;
 use bincode::{Decode, Encode};
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -48,14 +49,6 @@ pub struct Greeted {
     pub hello: Hello,
     pub place: Place,
     pub clock_skew_ms: i64,
-}
-
-/// The wall clock, milliseconds since 1970.
-pub fn clock_ms() -> i64 {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
-    }
 }
 
 /// Greets the peer; `rtt` is what the handshake measured. The caller bounds the time.

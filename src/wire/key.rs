@@ -72,7 +72,7 @@ impl Key {
 
     fn random() -> io::Result<Key> {
         let mut key = Key([0; KEY_BYTES]);
-        super::socket::random(&mut key.0)?;
+        super::system::random(&mut key.0)?;
         Ok(key)
     }
 

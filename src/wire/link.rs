@@ -8,44 +8,27 @@
 //! network but [`Link::send_bulk`], [`Link::send_urgent`] and [`Link::close`].
 
 use super::accept;
+use super::context::{Admit, Context, FLUSH, Session, Shared, Signal};
 use super::dial::{self, Peer};
 use super::error::{Error, Result};
-use super::frame::FrameReader;
-use super::greeting::greet;
 use super::key::Key;
 use super::log::Complaints;
 use super::outbox::{Class, Outbox};
-use super::session;
-use super::socket::{Socket, Traffic};
-use super::stage::{Place, Stage};
-use super::tls::{self, Tls};
+use super::stage::Stage;
+use super::tls::Tls;
 use crate::model::ids::ReplicaId;
 use crate::model::limits::EVENTS;
-use crate::model::message::{Hello, Message};
+use crate::model::message::Message;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_rustls::TlsStream;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-/// Where syncfs listens unless told otherwise.
-pub const DEFAULT_PORT: u16 = 7377;
-/// Time for a connection to prove itself and greet.
-pub(super) const GREETING: Duration = Duration::from_secs(10);
-/// Time to tell the peer that a session is over.
-const PARTING: Duration = Duration::from_millis(100);
-/// Time to send what is queued when the link closes.
-const FLUSH: Duration = Duration::from_secs(1);
-
-/// Says whether a replica may come in; the error is told to both sides' users.
-pub type Admit = Arc<dyn Fn(&Hello) -> std::result::Result<(), String> + Send + Sync>;
 
 pub struct Config {
     pub key: Key,
@@ -66,17 +49,6 @@ pub enum Event {
     Up(Session),
     Message(Message),
     Down { reason: String },
-}
-
-/// Who is there.
-#[derive(Clone, Debug)]
-pub struct Session {
-    pub peer: Hello,
-    pub address: SocketAddr,
-    /// The peer's clock minus ours, milliseconds; right to about half a round trip.
-    pub clock_skew_ms: i64,
-    /// Whether it was we who dialled.
-    pub dialled: bool,
 }
 
 /// Numbers for status.
@@ -106,50 +78,6 @@ pub struct Link {
 pub struct Events {
     events: mpsc::Receiver<Signal>,
     shared: Arc<Shared>,
-}
-
-/// What the link's tasks, the handle and the events share.
-struct Shared {
-    stage: Arc<Stage>,
-    traffic: Arc<Traffic>,
-    tasks: TaskTracker,
-    /// Stops everything.
-    cancel: CancellationToken,
-    /// Stops listening, dialling and greeting.
-    shut: CancellationToken,
-    /// Of the session whose `Up` the engine took last, until it takes its `Down`.
-    outbox: Mutex<Option<Arc<Outbox>>>,
-    rtt: Mutex<Option<Duration>>,
-    last_error: Mutex<Option<String>>,
-}
-
-/// What the tasks need beside.
-pub(super) struct Context {
-    pub tls: Tls,
-    pub replica: ReplicaId,
-    pub boot: u64,
-    pub features: Vec<String>,
-    pub admit: Admit,
-    pub stage: Arc<Stage>,
-    pub traffic: Arc<Traffic>,
-    shared: Arc<Shared>,
-    complaints: Complaints,
-    events: mpsc::Sender<Signal>,
-    /// Held from `Up` to `Down`, so that sessions never overlap in the engine's eyes.
-    turn: tokio::sync::Mutex<()>,
-}
-
-/// An event on its way; `Up` brings the session's outbox along.
-enum Signal {
-    Up(Session, Arc<Outbox>),
-    Message(Message),
-    Down { reason: String },
-}
-
-impl From<Message> for Signal {
-    fn from(message: Message) -> Signal {
-        Signal::Message(message)
-    }
 }
 
 impl Link {
@@ -285,136 +213,4 @@ impl Events {
             }
         })
     }
-}
-
-impl Context {
-    /// Runs a task that listens, dials or greets until it is done or the link closes.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let shut = self.shared.shut.clone();
-        self.shared.tasks.spawn(async move {
-            tokio::select! {
-                () = shut.cancelled() => (),
-                () = task => (),
-            }
-        });
-    }
-
-    /// Greets on a connection that has proved itself, and starts the session.
-    pub async fn serve(
-        self: &Arc<Context>,
-        stream: TlsStream<Socket>,
-        address: SocketAddr,
-        dialled: bool,
-        rtt: Duration,
-        deadline: Instant,
-    ) -> Result<()> {
-        let (reader, mut writer) = tokio::io::split(stream);
-        let mut reader = FrameReader::new(reader);
-        let greeting = greet(self, &mut reader, &mut writer, address, dialled, rtt);
-        let greeted = match timeout_at(deadline, greeting).await {
-            Err(_) => return Err(Error::Slow { address, seconds: GREETING.as_secs() }),
-            // A wrong key of ours is told to us only now: the dialler is judged last.
-            Ok(Err(Error::Broken(error))) => return Err(tls::explain(error, address)),
-            Ok(greeted) => greeted?,
-        };
-        let session = Session { peer: greeted.hello, address, clock_skew_ms: greeted.clock_skew_ms, dialled };
-        self.shared.tasks.spawn(self.clone().session(session, greeted.place, reader, writer));
-        Ok(())
-    }
-
-    /// A session's life in the engine's eyes: `Up`, messages, `Down`.
-    async fn session<R, W>(
-        self: Arc<Context>,
-        session: Session,
-        place: Place,
-        mut reader: FrameReader<R>,
-        mut writer: W,
-    ) where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let outbox = Arc::new(Outbox::new(place.stop.clone()));
-        let up = async {
-            let turn = self.turn.lock().await;
-            let signal = Signal::Up(session.clone(), outbox.clone());
-            self.events.send(signal).await.ok().map(|()| turn)
-        };
-        let turn = tokio::select! {
-            turn = up => turn,
-            _ = place.stop.wanted() => None,
-            () = self.shared.cancel.cancelled() => None,
-        };
-        // Without a turn it was over before the engine heard of it: not a word.
-        let Some(_turn) = turn else { return };
-        tracing::info!(address = %session.address, peer = %session.peer.replica.short(), "connected");
-        *self.shared.last_error.lock() = None;
-        *self.shared.rtt.lock() = None;
-
-        let measured = |rtt| *self.shared.rtt.lock() = Some(rtt);
-        let end = tokio::select! {
-            end = session::run(&mut reader, &mut writer, &outbox, &self.events, measured) => end,
-            () = self.shared.cancel.cancelled() => closed(),
-        };
-        outbox.close();
-        let reason = end.to_string();
-        tracing::info!(address = %session.address, "disconnected: {reason}");
-        *self.shared.last_error.lock() = Some(reason.clone());
-        // From here on another connection may be greeted; its `Up` still waits for our turn's end.
-        drop(place);
-        let farewell = async {
-            let _ = timeout(PARTING, writer.shutdown()).await;
-        };
-        let too_late = async {
-            self.shared.cancel.cancelled().await;
-            sleep(FLUSH).await;
-        };
-        tokio::select! {
-            _ = async { tokio::join!(farewell, self.events.send(Signal::Down { reason })) } => (),
-            () = too_late => (),
-        }
-    }
-
-    /// Remembers an error for status and logs it, once a minute for each distinct one.
-    pub fn complain(&self, error: &Error) {
-        self.note(error, error.to_string());
-    }
-
-    /// The same for a connection that came from `address`. Its port tells a user nothing, and what
-    /// strangers do is not worth a line.
-    pub fn complain_of_guest(&self, error: &Error, address: SocketAddr) {
-        let text = error.to_string();
-        match error {
-            Error::NotSyncfs { .. } | Error::Closed | Error::Broken(_) | Error::Slow { .. } => {
-                tracing::debug!(%address, "{text}");
-            }
-            _ => self.note(error, text.replace(&address.to_string(), &address.ip().to_string())),
-        }
-    }
-
-    fn note(&self, error: &Error, text: String) {
-        match error {
-            Error::Superfluous { .. } | Error::Ended(_) => return tracing::debug!("{text}"),
-            Error::WrongKey { .. }
-            | Error::Myself { .. }
-            | Error::NotAdmitted { .. }
-            | Error::Refused { .. }
-            | Error::NotSyncfs { .. } => {
-                if self.complaints.due(&text) {
-                    tracing::warn!("{text}");
-                }
-            }
-            _ => {
-                if self.complaints.due(&text) {
-                    tracing::info!("{text}");
-                }
-            }
-        }
-        if self.stage.up().is_none() {
-            *self.shared.last_error.lock() = Some(text);
-        }
-    }
-}
-
-fn closed() -> Error {
-    Error::Ended("the link was closed".into())
 }

@@ -1,15 +1,17 @@
 //! Floor 1: the network's door.
 //!
 //! One authenticated, encrypted TCP connection to the one peer, kept up for as long as the daemon
-//! runs. Reading order: [`link`] (what the engine sees), `stage` (which of several connections
-//! lives), `greeting`, `session`, `outbox`, `frame`; beside them [`key`], `tls`, `socket`, `dial`,
-//! `accept`.
+//! runs. Reading order: [`link`] (what the engine sees), `dial` and `accept` (how a connection comes
+//! about), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`,
+//! `outbox`, `frame`; beneath them `context` (what the tasks share), [`key`], `tls`, `socket`, `system`.
 //!
 //! Invariants: nothing a peer sends is looked at before TLS has proved that it holds the share's
 //! key; nothing a peer sends makes us panic, wait for ever or claim memory beyond
 //! [`limits`](crate::model::limits).
 
 mod accept;
+mod connection;
+mod context;
 mod dial;
 pub mod error;
 mod frame;
@@ -21,10 +23,13 @@ mod outbox;
 mod session;
 mod socket;
 mod stage;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tls;
 
+pub use context::{Admit, Session};
+pub use dial::DEFAULT_PORT;
 pub use error::{Error, Result};
 pub use key::Key;
-pub use link::{Config, Counters, DEFAULT_PORT, Event, Events, Link, Session};
+pub use link::{Config, Counters, Event, Events, Link};

@@ -95,21 +95,3 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
-
-/// Fills `bytes` with randomness fit for keys.
-pub fn random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(())
-}
-
-/// A random number for jitter and for telling sessions apart; nothing rests on its secrecy.
-pub fn random_number() -> u64 {
-    let mut bytes = [0; 8];
-    match random(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => super::greeting::clock_ms() as u64,
-    }
-}

@@ -26,6 +26,7 @@
 //! its successor comes up.
 
 use super::error::{Error, Result};
+use super::system::random_number;
 use crate::model::ids::ReplicaId;
 use crate::model::message::Hello;
 use parking_lot::Mutex;
@@ -155,7 +156,7 @@ impl Stage {
                     }
                 };
                 if free {
-                    return Ok(self.take(&mut state, super::socket::random_number().max(1), hello));
+                    return Ok(self.take(&mut state, random_number().max(1), hello));
                 }
             }
             // Woken by a change or, while our own dial is waited for, by the end of patience.

@@ -1,10 +1,12 @@
 //! The promises of the network's door, over real sockets on 127.0.0.1.
 
+use super::context::{Admit, Session};
 use super::frame::{FrameReader, put};
-use super::greeting::{Word, clock_ms};
+use super::greeting::Word;
 use super::key::Key;
-use super::link::{Admit, Config, Event, Events, Link, Session};
+use super::link::{Config, Event, Events, Link};
 use super::session::parse;
+use super::system::clock_ms;
 use super::tls::Tls;
 use crate::model::codec;
 use crate::model::cut::{Cut, FileCut, Piece};
@@ -643,7 +645,7 @@ async fn an_address_in_use_is_named() {
 
 #[tokio::test]
 async fn mutated_frames_never_panic() {
-    let seed = super::socket::random_number() | 1;
+    let seed = super::system::random_number() | 1;
     println!("seed {seed}");
     let mut state = seed;
     let mut random = move |below: usize| {
