@@ -90,6 +90,7 @@ impl Host {
             }
         }
         let (lsn, stored, puts, gone) = {
+            let _gate = self.applying.write();
             let mut share = self.share.lock();
             // What changed since the list was taken belongs to the next checkpoint as well.
             let (mut puts, mut gone) = (Vec::new(), Vec::new());

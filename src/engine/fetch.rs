@@ -261,9 +261,7 @@ impl Host {
         let (id, pieces) = match filling {
             Filling::Deliver { request, pieces, sha256 } if digest(&pieces) == sha256 => (request, pieces),
             Filling::Deliver { .. } => {
-                if let Some(link) = self.link.get() {
-                    link.drop_session("the peer delivered content that does not match its digest");
-                }
+                self.distrust("the peer delivered content that does not match its digest");
                 return;
             }
             Filling::Superseded { request } => (request, Vec::new()),

@@ -66,6 +66,7 @@ pub struct Host {
     pub(super) owner: bool,
     pub(super) left_alone: usize,
 
+    pub(super) applying: RwLock<()>,
     pub(super) cutting: Mutex<()>,
     pub(super) names: RwLock<()>,
     pub(super) nodes: Arc<Nodes>,
@@ -123,6 +124,7 @@ impl Host {
             locks: LockTable::default(),
             owner: rustix::process::geteuid().is_root(),
             left_alone: recovered.left_alone,
+            applying: RwLock::new(()),
             cutting: Mutex::new(()),
             names: RwLock::new(()),
             nodes: Arc::default(),

@@ -6,6 +6,7 @@
 //! - nothing is applied before its redo record is durable, and nothing is thanked before that.
 
 use super::apply::{Content, Outcome};
+use super::cutter::digest;
 use super::fetch::{self, Need};
 use super::host::Host;
 use super::node::Held;
@@ -18,6 +19,7 @@ use crate::model::record::Record;
 use crate::model::share::Share;
 use crate::model::version::Version;
 use crate::store::{self, At};
+use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -100,7 +102,8 @@ pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
         events.extend(ear.try_iter().take(BATCH - 1));
         for event in events {
             match event {
-                Inbound::Cut(cut) => queue.add(cut),
+                Inbound::Cut(cut) if genuine(&cut) => queue.add(cut),
+                Inbound::Cut(_) => host.distrust("the peer announced content that does not match its digest"),
                 Inbound::Content { cut, file, pieces, asked } => {
                     host.stage(&mut queue, cut, file, &pieces, &asked)
                 }
@@ -111,6 +114,10 @@ pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
         }
         host.advance(&mut queue);
     }
+}
+
+fn genuine(cut: &Cut) -> bool {
+    cut.files.iter().filter_map(|f| f.body.as_ref()).all(|b| digest(&b.pieces) == b.sha256)
 }
 
 impl Queue {
@@ -279,10 +286,19 @@ impl Host {
 
     /// Journals the redo records of `ready`, makes them durable at once, applies and thanks.
     fn apply_batch(self: &Arc<Self>, queue: &mut Queue, ready: &[Seq]) -> store::Result<()> {
+        // No checkpoint falls between a redo record and what it led to.
+        let _gate = self.applying.read();
         let mut batch = Vec::new();
         for seq in ready {
-            let pending = queue.pending.get(seq).expect("it was just found ready");
-            for content in pending.content.values() {
+            let pending = queue.pending.get_mut(seq).expect("it was just found ready");
+            for (file, content) in &mut pending.content {
+                // Content that came in an earlier session bears that session's number.
+                let name = fetch::staging_name(*seq, *file);
+                if content.name != name {
+                    let (from, to) = (At::Staging(&content.name), At::Staging(&name));
+                    self.backing.rename(from, to, RenameFlags::empty())?;
+                    content.name = name;
+                }
                 self.backing.sync_file(&content.file)?;
             }
             let redo =
@@ -327,6 +343,13 @@ impl Host {
     pub(super) fn tell(&self, message: Message) {
         if let Some(link) = self.link.get() {
             link.send(message);
+        }
+    }
+
+    /// Ends a session whose peer does what no peer would.
+    pub(super) fn distrust(&self, why: &str) {
+        if let Some(link) = self.link.get() {
+            link.drop_session(why);
         }
     }
 

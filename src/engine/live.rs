@@ -162,12 +162,21 @@ impl Host {
         let everything = {
             let mut share = self.share.lock();
             let everything = share.must_tell_everything(since);
+            let ahead = since.is_some_and(|s| s.writer == share.writer() && s.seq > share.header().head);
+            if ahead {
+                // We are an older self, restored: the numbers since are taken.
+                tracing::warn!("the peer has seen more of this host than this host remembers");
+                let began = Record::Began { writer: crate::store::random_writer() };
+                if let Err(error) = self.commit(&mut share, began) {
+                    tracing::error!("a new writer could not be journaled: {error}");
+                }
+            }
             if let Some(since) = since
                 && let Err(error) = self.commit(&mut share, Record::Heard { since })
             {
                 tracing::error!("the peer's position could not be journaled: {error}");
             }
-            everything
+            everything || ahead
         };
         self.outbound_up(everything);
         self.fetch_up();

@@ -6,6 +6,7 @@
 //! Taken in this order, released in any; a lock further down is never held while one further up is
 //! taken:
 //!
+//! 0. `Host::applying`: read from a redo record to the end of its apply, written to take a checkpoint
 //! 1. `Host::cutting`: one cut is taken at a time, and announced before the next
 //! 2. `Host::names`: the directory; read to look up, written to create, rename, unlink, publish
 //! 3. `Node::data`, several in ascending order of their file ids: content and attributes of a file

@@ -82,7 +82,9 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
     let replayed = end != End::Never;
     let redo = if replayed { replay(&mut share, &records, stored.lsn, end)? } else { Vec::new() };
 
-    let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end };
+    // What the journal tells of a file since the checkpoint explains why it looks different now.
+    let explained: HashSet<FileId> = share.take_touched();
+    let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained };
     if end == End::Lost {
         // What the old writer counted last may be forgotten; its numbers are never used again.
         work.commit(Record::Began { writer: store::random_writer() })?;
@@ -121,6 +123,7 @@ struct Work<'a> {
     journal: &'a Journal,
     share: &'a mut Share,
     end: End,
+    explained: HashSet<FileId>,
 }
 
 impl Work<'_> {
@@ -174,14 +177,20 @@ impl Work<'_> {
             .filter(|(_, f)| f.disk != 0 && !f.partial)
             .map(|(id, f)| (f.disk, (id, f.name.clone())))
             .collect();
-        let mut aside = Vec::new();
+        let (mut aside, mut unlinked) = (Vec::new(), false);
         for (name, stamp) in listing {
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };
             if want.as_ref() == Some(name) {
                 continue;
             }
             match want {
-                None => self.backing.unlink(At::Name(name))?,
+                // Inodes are used again: only what still lies where it was given up is that file.
+                None if self.share.named(name).is_some() => {}
+                None if !self.share.file(*id).is_some_and(|f| f.left.contains(name)) => {}
+                None => {
+                    self.backing.unlink(At::Name(name))?;
+                    unlinked = true;
+                }
                 Some(to) => {
                     let staging = format!("mv-{id}");
                     self.backing.rename(At::Name(name), At::Staging(&staging), RenameFlags::empty())?;
@@ -201,7 +210,7 @@ impl Work<'_> {
         for (staging, to) in &aside {
             self.backing.rename(At::Staging(staging), At::Name(to), RenameFlags::empty())?;
         }
-        let mut changed = !aside.is_empty();
+        let mut changed = unlinked || !aside.is_empty();
         // Files that had become whole but not yet moved under their names.
         let ready: Vec<(FileId, Name)> = self
             .share
@@ -230,7 +239,8 @@ impl Work<'_> {
         }
         // Killed in mid-work: what we wrote ourselves is in the journal, and the dead mount kept others
         // away. Only the size may lag behind a record.
-        let ours = self.end == End::Killed && file.disk == stamp.ino && !file.is_thanked();
+        let known = !file.is_thanked() || self.explained.contains(&id);
+        let ours = self.end == End::Killed && file.disk == stamp.ino && known;
         if ours {
             if file.size != stamp.size {
                 self.commit(Record::Resized { file: id, size: stamp.size })?;
