@@ -83,7 +83,7 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
     let redo = if replayed { replay(&mut share, &records, stored.lsn, end)? } else { Vec::new() };
 
     // What the journal tells of a file since the checkpoint explains why it looks different now.
-    let explained: HashSet<FileId> = share.take_touched();
+    let explained: HashSet<FileId> = share.touched_now().into_iter().collect();
     let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained };
     if end == End::Lost {
         // What the old writer counted last may be forgotten; its numbers are never used again.
