@@ -29,6 +29,7 @@
 //! | checkpointer | brings the metadata store level with the journal |
 
 mod apply;
+mod attrs;
 mod checkpoint;
 mod content;
 mod cutter;
