@@ -1,13 +1,13 @@
 //! The host: one replica at work. Holds the doors, the model and the locks; see the module head of
 //! [`engine`](super) for their order.
 
-use super::checkpoint::Checkpointer;
 use super::cutter::Trigger;
 use super::error::Error;
 use super::fetch::Fetch;
 use super::frozen::Budget;
 use super::inbound::Inbox;
 use super::live;
+use super::metadata::Checkpointer;
 use super::node::{Data, Handle, Held, Node, Nodes};
 use super::outbound::Outbound;
 use super::recovery;

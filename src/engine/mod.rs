@@ -39,6 +39,7 @@ mod frozen;
 mod host;
 mod inbound;
 mod live;
+mod metadata;
 mod names;
 mod node;
 mod outbound;
