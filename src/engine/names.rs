@@ -5,9 +5,9 @@
 //! other way round: it is on the disk before it is in the journal, and adopted where it is not.
 
 use super::attrs::attr_of;
-use super::cutter::Trigger;
 use super::host::Host;
 use super::node::{Data, Handle, Held};
+use super::queues::Trigger;
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
 use crate::model::ids::FileId;
