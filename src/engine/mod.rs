@@ -1,6 +1,13 @@
 //! Floor 2: the engine, which alone carries between the doors. The only place with threads, tasks and
 //! clocks.
 //!
+//! # Layers
+//!
+//! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
+//! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
+//! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`,
+//! `frozen`, `attrs`.
+//!
 //! # Lock order
 //!
 //! Taken in this order, released in any; a lock further down is never held while one further up is
