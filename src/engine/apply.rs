@@ -4,10 +4,11 @@
 //! verdicts fall, content and names change, and one `Took` record says what became of it. A crash in
 //! between repeats the whole from its redo record.
 
-use super::cutter::Trigger;
 use super::host::{Host, location};
-use super::inbound::{Pending, Readiness};
 use super::node::{Data, Held};
+use super::pending::{Content, Outcome, Pending, Readiness};
+use super::pieces;
+use super::queues::Trigger;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, FileCut};
 use crate::model::ids::{FileId, LogPosition};
@@ -26,18 +27,6 @@ use std::sync::Arc;
 
 /// Bytes of old content kept per file so that pages of a mapping can be told from changes.
 const SHADOW_BYTES: usize = 4 << 20;
-
-/// Content of a large cut, in a staging file at its own offsets.
-pub(super) struct Content {
-    pub file: File,
-    pub name: String,
-    pub have: ChunkSet,
-}
-
-pub(super) enum Outcome {
-    Applied(Vec<Ack>),
-    NotReady,
-}
 
 /// A file whose name or existence changes.
 struct Move {
@@ -470,7 +459,7 @@ impl Host {
         for (cut, staged) in cuts {
             let mut content = HashMap::new();
             for file in cut.files.iter().filter(|_| staged) {
-                let name = super::fetch::staging_name(cut.seq, file.file);
+                let name = pieces::staging_name(cut.seq, file.file);
                 let Ok(staging) = self.backing.open_file(At::Staging(&name), false) else { continue };
                 // It was complete before its redo record was written.
                 let size = file.body.as_ref().map_or(0, |b| b.attrs.size);

@@ -5,12 +5,10 @@
 
 use super::error::Error;
 use super::host::Host;
+use super::metadata::Stored;
 use crate::model::codec;
 use crate::model::ids::FileId;
-use crate::model::share::Header;
-use crate::store::{self, Meta};
-use bincode::{Decode, Encode};
-use parking_lot::{Condvar, Mutex};
+use crate::store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,39 +17,6 @@ const LARGE: u64 = 32 << 20;
 /// How often the journal's size is looked at, and how old it may grow otherwise.
 const LOOK: Duration = Duration::from_secs(5);
 const OLD: Duration = Duration::from_secs(60);
-
-/// What the metadata store holds beside the files.
-#[derive(Clone, Debug, Encode, Decode)]
-pub(super) struct Stored {
-    pub header: Header,
-    /// The daemon that wrote this ended in order.
-    pub clean: bool,
-    /// The boot of the machine it ran in.
-    pub machine_boot: String,
-}
-
-pub struct Checkpointer {
-    meta: Mutex<Meta>,
-    machine_boot: String,
-    stop: Mutex<bool>,
-    stopped: Condvar,
-}
-
-impl Checkpointer {
-    pub(super) fn new(meta: Meta, machine_boot: String) -> Checkpointer {
-        Checkpointer {
-            meta: Mutex::new(meta),
-            machine_boot,
-            stop: Mutex::new(false),
-            stopped: Condvar::new(),
-        }
-    }
-
-    pub(super) fn stop(&self) {
-        *self.stop.lock() = true;
-        self.stopped.notify_all();
-    }
-}
 
 /// The checkpointer thread.
 pub(super) fn run(host: Arc<Host>) {

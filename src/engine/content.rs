@@ -7,9 +7,9 @@
 //! - the first write to a clean file the peer knows waits until its record is durable: after power loss
 //!   the files that may differ from what the peer has are known.
 
-use super::cutter::Trigger;
 use super::host::Host;
 use super::node::{Data, Node};
+use super::queues::Trigger;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};

@@ -7,42 +7,30 @@
 //!   are in no other cut until the peer has decided it;
 //! - files that share a bond are cut together or not at all.
 
+use super::flights::Flight;
 use super::frozen::Frozen;
 use super::host::Host;
 use super::node::{Data, Held};
-use super::outbound::Flight;
+use super::pieces::{digest, read_pieces};
+use super::queues::Trigger;
 use crate::model::chunk::{self, ChunkSet};
-use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Piece, Place};
+use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Place};
 use crate::model::file::File as FileState;
 use crate::model::ids::FileId;
-use crate::model::limits::{CUT_RANGES, GROUP, INLINE_BYTES};
+use crate::model::limits::{CUT_RANGES, INLINE_BYTES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
 use crate::store;
 use parking_lot::MutexGuard;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// A file that stays open is cut this long after its first uncut write at the latest.
 const CUT_AFTER: Duration = Duration::from_secs(1);
-
-/// Why a cut is taken.
-#[derive(Debug)]
-pub enum Trigger {
-    /// A close, an fsync or a name operation: these files together, now. With the process, where known.
-    Cut(Vec<FileId>, Option<u32>),
-    /// Changed for the first time since its last cut: within a second.
-    Fresh(FileId),
-    /// The peer listens: everything it does not have.
-    Backlog,
-    Stop,
-}
 
 /// The cutter thread.
 pub(super) fn run(host: Arc<Host>, triggers: Receiver<Trigger>) {
@@ -298,31 +286,6 @@ impl Host {
 fn dirty_in(f: &FileState, range: &Range<u64>) -> bool {
     let clean: u64 = f.dirty.unchanged_since(0, range).iter().map(|r| r.end - r.start).sum();
     clean < range.end - range.start
-}
-
-/// The bytes of `chunks`, in pieces of at most a chunk group.
-pub(super) fn read_pieces(file: &File, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
-    let mut pieces = Vec::new();
-    for range in chunks.iter() {
-        let mut first = range.start;
-        while first < range.end {
-            let end = range.end.min(first + GROUP);
-            let at = chunk::bytes(&(first..end), size);
-            let mut bytes = vec![0; (at.end - at.start) as usize];
-            file.read_exact_at(&mut bytes, at.start)
-                .map_err(|source| store::Error::Io { what: "reading content for a cut".into(), source })?;
-            pieces.push(Piece { first, bytes });
-            first = end;
-        }
-    }
-    Ok(pieces)
-}
-
-/// SHA-256 over the pieces' bytes in order.
-pub(super) fn digest(pieces: &[Piece]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    pieces.iter().for_each(|p| hash.update(&p.bytes));
-    hash.finalize().into()
 }
 
 /// Joins neighbours until the list is within its limit; chunks between them travel too.

@@ -5,152 +5,26 @@
 //! - a chunk is written only while it is missing and no cut has changed it since it was asked for;
 //! - a file goes under its own name only when its content is durable.
 
-use super::cutter::{Trigger, digest};
 use super::host::Host;
-use super::inbound::Inbound;
+use super::pieces::digest;
+use super::queues::{Filling, Inbound, Trigger};
+use super::wants::{State, Target, groups};
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
-use crate::model::ids::{FileId, Seq};
-use crate::model::limits::{CHUNK, GROUP, WINDOW_BYTES};
+use crate::model::ids::FileId;
+use crate::model::limits::{CHUNK, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
-use crate::model::version::Version;
-use crate::store::{self, At};
-use parking_lot::Mutex;
+use crate::store::At;
 use rustix::fs::RenameFlags;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs::File;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Instant;
-
-/// Where delivered chunks go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    /// Into the file, which lacks them.
-    Missing,
-    /// To the applier, for the peer's cut of this number.
-    Staged(Seq),
-}
-
-struct Request {
-    target: Target,
-    file: FileId,
-    /// Chunks asked for and still wanted.
-    expect: ChunkSet,
-    bytes: u64,
-}
-
-/// Content that a large cut of the peer needs.
-pub(super) struct Need {
-    pub cut: Seq,
-    pub file: FileId,
-    pub version: Version,
-    pub chunks: ChunkSet,
-}
-
-/// A delivery, from the link to the filler.
-pub(super) enum Filling {
-    Deliver { request: u64, pieces: Vec<Piece>, sha256: [u8; 32] },
-    Superseded { request: u64 },
-    Stop,
-}
-
-type Ears = (Receiver<Filling>, Receiver<Option<FileId>>);
-
-pub struct Fetch {
-    state: Mutex<State>,
-    /// Wakes readers that wait for chunks.
-    arrived: tokio::sync::Notify,
-    pub(super) fillings: Sender<Filling>,
-    pub(super) finished: Sender<Option<FileId>>,
-    ears: Mutex<Option<Ears>>,
-}
-
-#[derive(Default)]
-struct State {
-    up: bool,
-    next: u64,
-    bytes: u64,
-    requests: HashMap<u64, Request>,
-    flying: HashMap<FileId, ChunkSet>,
-    /// Chunks the peer could not give at our version: a cut that brings them is on its way.
-    stalled: HashMap<FileId, ChunkSet>,
-    /// Files with chunks to ask for, smallest first.
-    queue: BTreeSet<(u64, FileId)>,
-    needs: VecDeque<Need>,
-}
-
-impl Default for Fetch {
-    fn default() -> Fetch {
-        let (fillings, filling_ear) = channel();
-        let (finished, finished_ear) = channel();
-        Fetch {
-            state: Mutex::default(),
-            arrived: tokio::sync::Notify::new(),
-            fillings,
-            finished,
-            ears: Mutex::new(Some((filling_ear, finished_ear))),
-        }
-    }
-}
-
-impl Fetch {
-    pub(super) fn take_ears(&self) -> Ears {
-        self.ears.lock().take().expect("the threads start once")
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        self.state.lock().up
-    }
-
-    /// Whether the peer could not give some of `missing` of `file` at the version we have of it.
-    pub(super) fn is_stalled(&self, file: FileId, missing: &ChunkSet) -> bool {
-        let state = self.state.lock();
-        state.stalled.get(&file).is_some_and(|stalled| missing.iter().any(|r| stalled.overlaps(&r)))
-    }
-
-    /// A cut of `file` was dropped and comes anew: what the peer could not give it may then give.
-    pub(super) fn unstall(&self, file: FileId, lacks: u64) {
-        let mut state = self.state.lock();
-        if state.stalled.remove(&file).is_some() {
-            state.queue.insert((lacks, file));
-        }
-    }
-
-    fn has_stalled(&self, file: FileId) -> bool {
-        self.state.lock().stalled.contains_key(&file)
-    }
-
-    /// A cut changed `chunks` of `file`: what was asked for of them is of no use. Called under the
-    /// file's `data` lock, as deliveries are written.
-    pub(super) fn changed(&self, file: FileId, chunks: &ChunkSet) {
-        let mut state = self.state.lock();
-        for request in state.requests.values_mut() {
-            if request.file == file && request.target == Target::Missing {
-                request.expect.subtract(chunks);
-            }
-        }
-        for set in [state.flying.get_mut(&file)].into_iter().flatten() {
-            set.subtract(chunks);
-        }
-        state.stalled.remove(&file);
-    }
-
-    /// `file` has chunks to be fetched; `lacks` bytes or so.
-    pub(super) fn enqueue(&self, file: FileId, lacks: u64) {
-        self.state.lock().queue.insert((lacks, file));
-    }
-
-    /// Asks for content of a large cut.
-    pub(super) fn need(&self, need: Need) {
-        self.state.lock().needs.push_back(need);
-    }
-}
 
 impl Host {
     pub(super) fn fetch_up(&self) {
@@ -394,94 +268,6 @@ impl Host {
     }
 }
 
-impl State {
-    fn ask(
-        &mut self,
-        target: Target,
-        file: FileId,
-        version: Version,
-        chunks: Range<u64>,
-        urgent: bool,
-    ) -> Message {
-        self.next += 1;
-        let bytes = if urgent { 0 } else { (chunks.end - chunks.start) * CHUNK };
-        self.bytes += bytes;
-        let expect = ChunkSet::of(chunks.clone());
-        if target == Target::Missing {
-            self.flying.entry(file).or_default().insert(chunks.clone());
-        }
-        self.requests.insert(self.next, Request { target, file, expect, bytes });
-        Message::Retrieve { request: self.next, file, version, start: chunks.start, end: chunks.end, urgent }
-    }
-
-    /// The next part of what large cuts need.
-    fn next_need(&mut self) -> Option<Message> {
-        loop {
-            let need = self.needs.front_mut()?;
-            let Some(range) = need.chunks.iter().next() else {
-                self.needs.pop_front();
-                continue;
-            };
-            let part = groups(range).next()?;
-            need.chunks.remove(part.clone());
-            let (cut, file, version) = (need.cut, need.file, need.version.clone());
-            return Some(self.ask(Target::Staged(cut), file, version, part, false));
-        }
-    }
-
-    /// The next missing part of the smallest file that has one.
-    fn next_missing(&mut self, share: &crate::model::share::Share) -> Option<Message> {
-        loop {
-            let &(lacks, id) = self.queue.first()?;
-            let part = share.file(id).filter(|f| f.name.is_some()).and_then(|f| {
-                let none = ChunkSet::new();
-                let flying = self.flying.get(&id).unwrap_or(&none);
-                let stalled = self.stalled.get(&id).unwrap_or(&none);
-                let free = |range: Range<u64>| {
-                    let here = flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r));
-                    here.flat_map(groups).next()
-                };
-                f.missing.iter().find_map(free).map(|part| (part, f.body.clone()))
-            });
-            match part {
-                Some((part, version)) => return Some(self.ask(Target::Missing, id, version, part, false)),
-                None => self.queue.remove(&(lacks, id)),
-            };
-        }
-    }
-
-    /// A request was answered with `pieces`.
-    fn done(&mut self, id: u64, pieces: &[Piece]) -> Option<Request> {
-        let request = self.requests.remove(&id)?;
-        self.bytes -= request.bytes;
-        if request.target == Target::Missing {
-            if let Some(flying) = self.flying.get_mut(&request.file) {
-                flying.subtract(&request.expect);
-                if flying.is_empty() {
-                    self.flying.remove(&request.file);
-                }
-            }
-            let mut absent = request.expect.clone();
-            pieces.iter().for_each(|p| absent.remove(p.chunks()));
-            if !absent.is_empty() {
-                self.stalled.entry(request.file).or_default().extend(&absent);
-            }
-        }
-        Some(request)
-    }
-}
-
-/// `range` cut at the borders of chunk groups.
-fn groups(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let mut start = range.start;
-    std::iter::from_fn(move || {
-        let end = ((start / GROUP + 1) * GROUP).min(range.end);
-        let part = start..end;
-        start = end;
-        (!part.is_empty()).then_some(part)
-    })
-}
-
 /// The filler thread.
 pub(super) fn run_filler(host: Arc<Host>, fillings: Receiver<Filling>) {
     for filling in fillings {
@@ -513,18 +299,4 @@ pub(super) fn run_finisher(host: Arc<Host>, finished: Receiver<Option<FileId>>) 
             return;
         }
     }
-}
-
-/// For the applier: a staging file's name.
-pub(super) fn staging_name(cut: Seq, file: FileId) -> String {
-    format!("cut-{cut}-{file}")
-}
-
-/// Writes the pieces of a large cut into its staging file.
-pub(super) fn write_pieces(file: &File, pieces: &[Piece]) -> store::Result<()> {
-    for piece in pieces {
-        file.write_all_at(&piece.bytes, piece.first * CHUNK)
-            .map_err(|source| store::Error::Io { what: "staging a cut".into(), source })?;
-    }
-    Ok(())
 }

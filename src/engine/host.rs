@@ -1,17 +1,12 @@
 //! The host: one replica at work. Holds the doors, the model and the locks; see the module head of
 //! [`engine`](super) for their order.
 
-use super::checkpoint::Checkpointer;
-use super::cutter::Trigger;
-use super::error::Error;
-use super::fetch::Fetch;
+use super::flights::Outbound;
 use super::frozen::Budget;
-use super::inbound::Inbox;
-use super::live;
+use super::metadata::Checkpointer;
 use super::node::{Data, Handle, Held, Node, Nodes};
-use super::outbound::Outbound;
-use super::recovery;
-use super::serve::Server;
+use super::queues::{Inbox, InboxEar, Server, Trigger};
+use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
@@ -30,7 +25,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -93,85 +88,21 @@ pub struct Host {
     /// The last `Flush` of ours that the peer answered.
     pub(super) flushes: watch::Sender<u64>,
     pub(super) stopping: AtomicBool,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    ears: Mutex<Option<Ears>>,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) ears: Mutex<Option<Ears>>,
 }
 
 /// The receiving ends of the threads' queues, until the threads start.
 pub(super) struct Ears {
     pub triggers: Receiver<Trigger>,
-    pub inbox: super::inbound::InboxEar,
+    pub inbox: InboxEar,
     pub key: Key,
 }
 
 impl Host {
-    /// Opens the store: lock, recovery, adoption of what lies there. Nothing is touched by path
-    /// afterwards, so that the mount may cover the directory.
-    pub fn open(options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
-        let key = Key::load(&options.key_file)?;
-        let recovered = recovery::open(&options.store)?;
-        let (trigger, triggers) = channel();
-        let (inbox, inbox_ear) = super::inbound::inbox();
-        let host = Arc::new_cyclic(|me| Host {
-            me: me.clone(),
-            options,
-            runtime: runtime.clone(),
-            backing: recovered.backing,
-            journal: recovered.journal,
-            identity: recovered.identity,
-            checkpointer: Checkpointer::new(recovered.meta, recovered.machine_boot),
-            kernel: Kernel::new(),
-            locks: LockTable::default(),
-            owner: rustix::process::geteuid().is_root(),
-            left_alone: recovered.left_alone,
-            applying: RwLock::new(()),
-            cutting: Mutex::new(()),
-            names: RwLock::new(()),
-            nodes: Arc::default(),
-            share: Mutex::new(recovered.share),
-            writers: Mutex::default(),
-            outbound: Mutex::default(),
-            fetch: Fetch::default(),
-            handles: RwLock::default(),
-            mapped: Mutex::default(),
-            refused: Mutex::default(),
-            next_handle: AtomicU64::new(1),
-            budget: Budget::default(),
-            triggers: trigger,
-            inbox,
-            server: Server::default(),
-            link: OnceLock::new(),
-            session: Mutex::new(None),
-            progress: watch::channel(0).0,
-            flushes: watch::channel(0).0,
-            stopping: AtomicBool::new(false),
-            threads: Mutex::default(),
-            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, key })),
-        });
-        host.redo(recovered.redo);
-        host.backing.clear_staging()?;
-        host.checkpoint(false)?;
-        Ok(host)
-    }
-
-    /// Starts replication; called once, when the mount is ready.
-    pub fn connect(self: &Arc<Self>) -> Result<(), Error> {
-        let ears = self.ears.lock().take().expect("connect is called once");
-        *self.threads.lock() = live::start(self, ears)?;
-        Ok(())
-    }
-
     /// The queue of notifications to the kernel, for the mount's adapter.
     pub fn kernel(&self) -> Kernel {
         self.kernel.clone()
-    }
-
-    /// Ends replication and brings the metadata level; called after the mount is gone.
-    pub fn close(self: Arc<Self>) -> Result<(), Error> {
-        live::stop(&self, std::mem::take(&mut self.threads.lock()));
-        self.handles.write().clear();
-        self.checkpoint(true)?;
-        Ok(())
     }
 
     /// Journals `record` and applies it. The one way to change the share.

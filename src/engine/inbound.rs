@@ -5,11 +5,12 @@
 //!   only by cuts that share no file with it and do not name it in `after`;
 //! - nothing is applied before its redo record is durable, and nothing is thanked before that.
 
-use super::apply::{Content, Outcome};
-use super::cutter::digest;
-use super::fetch::{self, Need};
 use super::host::Host;
 use super::node::Held;
+use super::pending::{Content, LOCK_PATIENCE, Outcome, Pending, Queue, Readiness};
+use super::pieces::{self, digest};
+use super::queues::{Inbound, InboxEar};
+use super::wants::Need;
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, Piece};
 use crate::model::ids::{FileId, Seq};
@@ -17,82 +18,13 @@ use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::model::share::Share;
-use crate::model::version::Version;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
 
-/// An apply waits this long for programs that hold locks on its files.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Cuts made durable together.
 const BATCH: usize = 256;
-
-#[derive(Debug)]
-pub(super) enum Inbound {
-    Cut(Cut),
-    /// Content for the staging of `cut`; of `asked`, what is not in the pieces will not come.
-    Content {
-        cut: Seq,
-        file: FileId,
-        pieces: Vec<Piece>,
-        asked: ChunkSet,
-    },
-    /// Something that a cut may have waited for has happened.
-    Again,
-    /// The session is over.
-    Down,
-    Stop,
-}
-
-pub(super) type InboxEar = Receiver<Inbound>;
-
-/// The applier's queue.
-#[derive(Clone)]
-pub(super) struct Inbox(Sender<Inbound>);
-
-impl Inbox {
-    pub(super) fn send(&self, event: Inbound) {
-        // The applier is gone only while the daemon ends.
-        let _ = self.0.send(event);
-    }
-}
-
-pub(super) fn inbox() -> (Inbox, InboxEar) {
-    let (sender, ear) = channel();
-    (Inbox(sender), ear)
-}
-
-/// A cut of the peer that is not applied yet.
-pub(super) struct Pending {
-    pub cut: Cut,
-    pub content: HashMap<FileId, Content>,
-    asked: HashMap<FileId, ChunkSet>,
-    since: Instant,
-    watched: bool,
-    /// What it waits for will not come.
-    hopeless: bool,
-}
-
-/// What a cut is waiting for.
-pub(super) enum Readiness {
-    Ready,
-    /// Content in staging, per file.
-    Fetch(Vec<(FileId, Version, ChunkSet)>),
-    /// These files, which are on their way already.
-    Wait(Vec<FileId>),
-    /// Programs that hold locks.
-    Locked(Vec<u64>),
-}
-
-#[derive(Default)]
-struct Queue {
-    pending: BTreeMap<Seq, Pending>,
-    /// Staged content of an earlier session, for the same version of the same file.
-    kept: HashMap<(FileId, Version), Content>,
-}
 
 /// The applier thread.
 pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
@@ -120,39 +52,6 @@ fn genuine(cut: &Cut) -> bool {
     cut.files.iter().filter_map(|f| f.body.as_ref()).all(|b| digest(&b.pieces) == b.sha256)
 }
 
-impl Queue {
-    fn add(&mut self, cut: Cut) {
-        let mut content = HashMap::new();
-        for file in &cut.files {
-            let Some(body) = &file.body else { continue };
-            if let Some(kept) = self.kept.remove(&(file.file, body.version.clone())) {
-                content.insert(file.file, kept);
-            }
-        }
-        let pending = Pending {
-            cut,
-            content,
-            asked: HashMap::new(),
-            since: Instant::now(),
-            watched: false,
-            hopeless: false,
-        };
-        self.pending.insert(pending.cut.seq, pending);
-    }
-
-    /// The session is over: its cuts will be announced anew; what came of them already is kept.
-    fn keep(&mut self) {
-        for (_, pending) in std::mem::take(&mut self.pending) {
-            for (id, content) in pending.content {
-                let body = pending.cut.files.iter().find(|f| f.file == id).and_then(|f| f.body.as_ref());
-                if let Some(body) = body {
-                    self.kept.insert((id, body.version.clone()), content);
-                }
-            }
-        }
-    }
-}
-
 impl Host {
     /// Stages delivered content; a cut whose content the peer can't give any more is dropped, for a later
     /// one is on its way.
@@ -167,14 +66,14 @@ impl Host {
             let content = match pending.content.entry(file) {
                 std::collections::hash_map::Entry::Occupied(e) => Ok(e.into_mut()),
                 std::collections::hash_map::Entry::Vacant(e) => {
-                    let name = fetch::staging_name(seq, file);
+                    let name = pieces::staging_name(seq, file);
                     self.backing
                         .create(At::Staging(&name), 0o600)
                         .map(|f| e.insert(Content { file: f, name, have: ChunkSet::new() }))
                 }
             };
             let written = content.and_then(|content| {
-                fetch::write_pieces(&content.file, pieces)?;
+                pieces::write_pieces(&content.file, pieces)?;
                 pieces.iter().for_each(|p| content.have.insert(p.chunks()));
                 Ok(())
             });
@@ -293,7 +192,7 @@ impl Host {
             let pending = queue.pending.get_mut(seq).expect("it was just found ready");
             for (file, content) in &mut pending.content {
                 // Content that came in an earlier session bears that session's number.
-                let name = fetch::staging_name(*seq, *file);
+                let name = pieces::staging_name(*seq, *file);
                 if content.name != name {
                     let (from, to) = (At::Staging(&content.name), At::Staging(&name));
                     self.backing.rename(from, to, RenameFlags::empty())?;
@@ -420,33 +319,5 @@ impl Host {
         ids.sort_unstable();
         ids.dedup();
         ids.into_iter().filter_map(|id| self.node(id)).collect()
-    }
-}
-
-impl Pending {
-    /// A cut found in the journal after a crash.
-    pub(super) fn again(cut: Cut, content: HashMap<FileId, Content>) -> Pending {
-        Pending {
-            cut,
-            content,
-            asked: HashMap::new(),
-            since: Instant::now() - LOCK_PATIENCE,
-            watched: true,
-            hopeless: false,
-        }
-    }
-
-    /// The chunks that a verdict takes and that have not come yet.
-    pub(super) fn lacks(&self, file: FileId, verdict: &BodyVerdict) -> ChunkSet {
-        let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }) = verdict else {
-            return ChunkSet::new();
-        };
-        let mut lacks = changed.clone();
-        let body = self.cut.files.iter().find(|f| f.file == file).and_then(|f| f.body.as_ref());
-        body.into_iter().flat_map(|b| &b.pieces).for_each(|p| lacks.remove(p.chunks()));
-        if let Some(content) = self.content.get(&file) {
-            lacks.subtract(&content.have);
-        }
-        lacks
     }
 }

@@ -1,10 +1,9 @@
 //! The engine's threads, and the session with the peer: what comes in goes to the thread that answers it.
 
 use super::error::Error;
-use super::fetch::{self, Filling};
 use super::host::{Ears, Host};
-use super::inbound::{self, Inbound};
-use super::{checkpoint, cutter, serve};
+use super::queues::{Filling, Inbound, Request, Trigger};
+use super::{checkpoint, cutter, fetch, inbound, serve};
 use crate::model::ids::LogPosition;
 use crate::model::message::{Hello, Message};
 use crate::model::record::Record;
@@ -57,7 +56,7 @@ pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
     if let Some(link) = host.link.get() {
         host.runtime.block_on(link.close());
     }
-    let _ = host.triggers.send(cutter::Trigger::Stop);
+    let _ = host.triggers.send(Trigger::Stop);
     host.inbox.send(Inbound::Stop);
     let _ = host.fetch.fillings.send(Filling::Stop);
     let _ = host.fetch.finished.send(None);
@@ -130,7 +129,7 @@ impl Host {
             Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
             Message::Retrieve { request, file, version, start, end, urgent } => {
-                let request = serve::Request { request, file, version, chunks: start..end, urgent };
+                let request = Request { request, file, version, chunks: start..end, urgent };
                 if !self.server.ask(request)
                     && let Some(link) = self.link.get()
                 {

@@ -1,6 +1,13 @@
 //! Floor 2: the engine, which alone carries between the doors. The only place with threads, tasks and
 //! clocks.
 //!
+//! # Layers
+//!
+//! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
+//! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
+//! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`,
+//! `frozen`, `attrs`.
+//!
 //! # Lock order
 //!
 //! Taken in this order, released in any; a lock further down is never held while one further up is
@@ -29,22 +36,30 @@
 //! | checkpointer | brings the metadata store level with the journal |
 
 mod apply;
+mod attrs;
 mod checkpoint;
 mod content;
 mod cutter;
 mod error;
 mod fetch;
+mod flights;
 mod frozen;
 mod host;
 mod inbound;
+mod life;
 mod live;
+mod metadata;
 mod names;
 mod node;
 mod outbound;
+mod pending;
+mod pieces;
+mod queues;
 mod recovery;
 mod serve;
 pub mod status;
 mod volume;
+mod wants;
 
 pub use error::{Error, FlushError};
 pub use host::{Host, Options};

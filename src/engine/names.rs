@@ -4,9 +4,10 @@
 //! a crash between the two, recovery finishes on the disk what the journal says. A new file comes the
 //! other way round: it is on the disk before it is in the journal, and adopted where it is not.
 
-use super::cutter::Trigger;
+use super::attrs::attr_of;
 use super::host::Host;
 use super::node::{Data, Handle, Held};
+use super::queues::Trigger;
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
 use crate::model::ids::FileId;
@@ -74,7 +75,7 @@ impl Host {
                     let mut data = node.data.lock();
                     data.file = Arc::downgrade(&file);
                     data.writable = true;
-                    let attr = super::volume::attr_of(&file, ino)?;
+                    let attr = attr_of(&file, ino)?;
                     let opened = self.opened(caller, &node, &mut data, file, flags)?;
                     return Ok((attr, opened));
                 }
@@ -84,7 +85,7 @@ impl Host {
         let opened = self.open_node(caller, &node, flags)?;
         let data = node.data.lock();
         let file = data.file.upgrade().ok_or(Error::NotFound)?;
-        Ok((super::volume::attr_of(&file, node.ino)?, opened))
+        Ok((attr_of(&file, node.ino)?, opened))
     }
 
     pub(super) fn open_node(&self, caller: Caller, node: &Held, flags: i32) -> Result<Opened> {

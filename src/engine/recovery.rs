@@ -7,8 +7,8 @@
 //! Invariants: nothing is deleted because something is missing; a name that is missing here comes back
 //! from the peer; content that is found changed is an edit.
 
-use super::checkpoint::Stored;
 use super::error::Error;
+use super::metadata::Stored;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
 use crate::model::cut::Cut;

@@ -3,86 +3,15 @@
 //! Invariant: a delivered chunk is of exactly the version asked for. Chunks changed since are left
 //! out; the cut that changed them brings them.
 
-use super::cutter::digest;
 use super::host::Host;
+use super::pieces::digest;
+use super::queues::Request;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
-use crate::model::ids::FileId;
 use crate::model::message::Message;
-use crate::model::version::Version;
-use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-
-/// Requests a peer may have open at once; an honest one stays far below.
-const REQUESTS: usize = 4096;
-
-pub(super) struct Request {
-    pub request: u64,
-    pub file: FileId,
-    pub version: Version,
-    pub chunks: Range<u64>,
-    pub urgent: bool,
-}
-
-#[derive(Default)]
-pub struct Server {
-    queues: Mutex<Queues>,
-    some: Condvar,
-}
-
-#[derive(Default)]
-struct Queues {
-    urgent: VecDeque<Request>,
-    bulk: VecDeque<Request>,
-    stopped: bool,
-}
-
-impl Server {
-    /// Queues a request; false where the peer asks for more than it should.
-    pub(super) fn ask(&self, request: Request) -> bool {
-        let mut queues = self.queues.lock();
-        if queues.urgent.len() + queues.bulk.len() >= REQUESTS {
-            return false;
-        }
-        match request.urgent {
-            true => queues.urgent.push_back(request),
-            false => queues.bulk.push_back(request),
-        }
-        self.some.notify_one();
-        true
-    }
-
-    /// The session is over: nobody waits for these any more.
-    pub(super) fn clear(&self) {
-        let mut queues = self.queues.lock();
-        queues.urgent.clear();
-        queues.bulk.clear();
-    }
-
-    pub(super) fn stop(&self) {
-        self.queues.lock().stopped = true;
-        self.some.notify_all();
-    }
-
-    fn next(&self) -> Option<Request> {
-        let mut queues = self.queues.lock();
-        loop {
-            if queues.stopped {
-                return None;
-            }
-            if let Some(request) = queues.urgent.pop_front() {
-                return Some(request);
-            }
-            if let Some(request) = queues.bulk.pop_front() {
-                return Some(request);
-            }
-            self.some.wait(&mut queues);
-        }
-    }
-}
 
 /// The server thread.
 pub(super) fn run(host: Arc<Host>) {

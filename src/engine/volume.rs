@@ -1,5 +1,6 @@
 //! The directory as programs see it: every request of the kernel's door, answered from this replica.
 
+use super::attrs::{attr, attr_of, timespec};
 use super::host::{Host, location};
 use super::names::name;
 use super::node::{Handle, Held};
@@ -12,7 +13,6 @@ use crate::store;
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes that one copy_file_range(2) moves at most; the caller goes on from there.
 const COPY_BYTES: u64 = 8 << 20;
@@ -379,49 +379,5 @@ fn xattr_error(error: rustix::io::Errno) -> Error {
     match error {
         rustix::io::Errno::NODATA => Error::NoAttribute,
         other => other.into(),
-    }
-}
-
-pub(super) fn attr_of(file: &File, ino: Ino) -> Result<Attr> {
-    Ok(attr(&rustix::fs::fstat(file)?, ino))
-}
-
-pub(super) fn attr(stat: &rustix::fs::Stat, ino: Ino) -> Attr {
-    Attr {
-        ino,
-        size: stat.st_size as u64,
-        blocks: stat.st_blocks as u64,
-        atime: time(stat.st_atime, stat.st_atime_nsec as i64),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec as i64),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec as i64),
-        is_dir: false,
-        mode: stat.st_mode & 0o7777,
-        nlink: stat.st_nlink as u32,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-    }
-}
-
-fn time(seconds: i64, nanos: i64) -> SystemTime {
-    let nanos = Duration::from_nanos(nanos as u64);
-    match u64::try_from(seconds) {
-        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds) + nanos,
-        Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos,
-    }
-}
-
-fn timespec(time: SystemTime) -> Timespec {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timespec { tv_sec: after.as_secs() as i64, tv_nsec: after.subsec_nanos().into() },
-        Err(before) => {
-            let before = before.duration();
-            let mut seconds = -(before.as_secs() as i64);
-            let mut nanos = -i64::from(before.subsec_nanos());
-            if nanos < 0 {
-                seconds -= 1;
-                nanos += 1_000_000_000;
-            }
-            Timespec { tv_sec: seconds, tv_nsec: nanos as _ }
-        }
     }
 }

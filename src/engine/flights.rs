@@ -1,0 +1,82 @@
+//! What we have told the peer in this session and it has not yet decided.
+//!
+//! Invariants: a flight is here from its announcement until the peer accepts or thanks it, or the
+//! session ends; `busy` are exactly the files of large flights.
+
+use super::node::Held;
+use crate::model::ids::{FileId, Seq};
+use crate::model::limits::INFLIGHT_BYTES;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// A cut on its way.
+pub(super) struct Flight {
+    pub bytes: u64,
+    pub large: bool,
+    pub process: Option<u32>,
+    pub files: Vec<FileId>,
+    /// The nodes of a large cut, so that what is frozen stays.
+    pub held: Vec<Held>,
+}
+
+/// All cuts on their way, and what waits for them.
+#[derive(Default)]
+pub struct Outbound {
+    /// The peer has said where to begin.
+    pub up: bool,
+    /// The peer has nothing of ours: even what it once acknowledged is told again.
+    pub everything: bool,
+    /// Files whose present version was told in this session.
+    pub announced: HashSet<FileId>,
+    /// Files to be cut as soon as there is room.
+    pub waiting: BTreeSet<FileId>,
+    pub flights: BTreeMap<Seq, Flight>,
+    busy: HashMap<FileId, Seq>,
+    bytes: u64,
+}
+
+impl Outbound {
+    /// A session in which the peer has said where to begin.
+    pub fn up(everything: bool) -> Outbound {
+        Outbound { up: true, everything, ..Outbound::default() }
+    }
+
+    /// Whether a cut of `members` may be taken now; if not, they wait.
+    pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> bool {
+        if !self.up {
+            return false;
+        }
+        let busy = members.iter().any(|m| self.busy.contains_key(m));
+        if busy || self.bytes > INFLIGHT_BYTES {
+            self.waiting.extend(members);
+            return false;
+        }
+        true
+    }
+
+    /// A cut leaves; returns the large ones it must not overtake.
+    pub fn take_off(&mut self, seq: Seq, flight: Flight) -> Vec<Seq> {
+        let same = |f: &Flight| f.large && f.process.is_some() && f.process == flight.process;
+        let after = self.flights.iter().filter(|f| same(f.1)).map(|f| *f.0).collect();
+        for &file in &flight.files {
+            self.waiting.remove(&file);
+            if flight.large {
+                self.busy.insert(file, seq);
+            }
+        }
+        self.bytes += flight.bytes;
+        self.flights.insert(seq, flight);
+        after
+    }
+
+    /// The peer has decided cut `seq`; returns what was frozen for it.
+    pub fn land(&mut self, seq: Seq) -> Vec<Held> {
+        let Some(flight) = self.flights.remove(&seq) else { return Vec::new() };
+        self.bytes -= flight.bytes;
+        self.busy.retain(|_, s| *s != seq);
+        flight.held
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+}

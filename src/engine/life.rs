@@ -1,0 +1,87 @@
+//! A host's life: opened from what lies on the disk, connected, closed.
+//!
+//! Invariants: nothing is heard or told before the cuts that a crash cut short have had their second
+//! try; the metadata is level when a life begins, and when it ends in order.
+
+use super::error::Error;
+use super::frozen::Budget;
+use super::host::{Ears, Host, Options};
+use super::metadata::Checkpointer;
+use super::queues::{self, Server};
+use super::wants::Fetch;
+use super::{live, recovery};
+use crate::fs::kernel::Kernel;
+use crate::fs::locks::LockTable;
+use crate::wire::Key;
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use tokio::runtime;
+use tokio::sync::watch;
+
+impl Host {
+    /// Opens the store: lock, recovery, adoption of what lies there. Nothing is touched by path
+    /// afterwards, so that the mount may cover the directory.
+    pub fn open(options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
+        let key = Key::load(&options.key_file)?;
+        let recovered = recovery::open(&options.store)?;
+        let (trigger, triggers) = channel();
+        let (inbox, inbox_ear) = queues::inbox();
+        let host = Arc::new_cyclic(|me| Host {
+            me: me.clone(),
+            options,
+            runtime: runtime.clone(),
+            backing: recovered.backing,
+            journal: recovered.journal,
+            identity: recovered.identity,
+            checkpointer: Checkpointer::new(recovered.meta, recovered.machine_boot),
+            kernel: Kernel::new(),
+            locks: LockTable::default(),
+            owner: rustix::process::geteuid().is_root(),
+            left_alone: recovered.left_alone,
+            applying: RwLock::new(()),
+            cutting: Mutex::new(()),
+            names: RwLock::new(()),
+            nodes: Arc::default(),
+            share: Mutex::new(recovered.share),
+            writers: Mutex::default(),
+            outbound: Mutex::default(),
+            fetch: Fetch::default(),
+            handles: RwLock::default(),
+            mapped: Mutex::default(),
+            refused: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            budget: Budget::default(),
+            triggers: trigger,
+            inbox,
+            server: Server::default(),
+            link: OnceLock::new(),
+            session: Mutex::new(None),
+            progress: watch::channel(0).0,
+            flushes: watch::channel(0).0,
+            stopping: AtomicBool::new(false),
+            threads: Mutex::default(),
+            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, key })),
+        });
+        host.redo(recovered.redo);
+        host.backing.clear_staging()?;
+        host.checkpoint(false)?;
+        Ok(host)
+    }
+
+    /// Starts replication; called once, when the mount is ready.
+    pub fn connect(self: &Arc<Self>) -> Result<(), Error> {
+        let ears = self.ears.lock().take().expect("connect is called once");
+        *self.threads.lock() = live::start(self, ears)?;
+        Ok(())
+    }
+
+    /// Ends replication and brings the metadata level; called after the mount is gone.
+    pub fn close(self: Arc<Self>) -> Result<(), Error> {
+        live::stop(&self, std::mem::take(&mut self.threads.lock()));
+        self.handles.write().clear();
+        self.checkpoint(true)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The peer's cuts that are not applied yet, and the content that has come for them.
+//!
+//! Invariants: a cut is in the queue once, under its number; staged content stays with the cut it came
+//! for, and after the session with the version of the file it belongs to.
+
+use crate::model::chunk::ChunkSet;
+use crate::model::cut::Cut;
+use crate::model::ids::{FileId, Seq};
+use crate::model::judge::BodyVerdict;
+use crate::model::message::Ack;
+use crate::model::version::Version;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+/// An apply waits this long for programs that hold locks on its files.
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A cut of the peer that is not applied yet.
+pub(super) struct Pending {
+    pub cut: Cut,
+    pub content: HashMap<FileId, Content>,
+    pub asked: HashMap<FileId, ChunkSet>,
+    pub since: Instant,
+    pub watched: bool,
+    /// What it waits for will not come.
+    pub hopeless: bool,
+}
+
+/// What a cut is waiting for.
+pub(super) enum Readiness {
+    Ready,
+    /// Content in staging, per file.
+    Fetch(Vec<(FileId, Version, ChunkSet)>),
+    /// These files, which are on their way already.
+    Wait(Vec<FileId>),
+    /// Programs that hold locks.
+    Locked(Vec<u64>),
+}
+
+/// All cuts of the peer that are not applied yet.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub pending: BTreeMap<Seq, Pending>,
+    /// Staged content of an earlier session, for the same version of the same file.
+    kept: HashMap<(FileId, Version), Content>,
+}
+
+/// Content of a large cut, in a staging file at its own offsets.
+pub(super) struct Content {
+    pub file: File,
+    pub name: String,
+    pub have: ChunkSet,
+}
+
+/// What became of an attempt to apply a cut.
+pub(super) enum Outcome {
+    Applied(Vec<Ack>),
+    NotReady,
+}
+
+impl Queue {
+    pub fn add(&mut self, cut: Cut) {
+        let mut content = HashMap::new();
+        for file in &cut.files {
+            let Some(body) = &file.body else { continue };
+            if let Some(kept) = self.kept.remove(&(file.file, body.version.clone())) {
+                content.insert(file.file, kept);
+            }
+        }
+        let pending = Pending {
+            cut,
+            content,
+            asked: HashMap::new(),
+            since: Instant::now(),
+            watched: false,
+            hopeless: false,
+        };
+        self.pending.insert(pending.cut.seq, pending);
+    }
+
+    /// The session is over: its cuts will be announced anew; what came of them already is kept.
+    pub fn keep(&mut self) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            for (id, content) in pending.content {
+                let body = pending.cut.files.iter().find(|f| f.file == id).and_then(|f| f.body.as_ref());
+                if let Some(body) = body {
+                    self.kept.insert((id, body.version.clone()), content);
+                }
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// A cut found in the journal after a crash.
+    pub(super) fn again(cut: Cut, content: HashMap<FileId, Content>) -> Pending {
+        Pending {
+            cut,
+            content,
+            asked: HashMap::new(),
+            since: Instant::now() - LOCK_PATIENCE,
+            watched: true,
+            hopeless: false,
+        }
+    }
+
+    /// The chunks that a verdict takes and that have not come yet.
+    pub(super) fn lacks(&self, file: FileId, verdict: &BodyVerdict) -> ChunkSet {
+        let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }) = verdict else {
+            return ChunkSet::new();
+        };
+        let mut lacks = changed.clone();
+        let body = self.cut.files.iter().find(|f| f.file == file).and_then(|f| f.body.as_ref());
+        body.into_iter().flat_map(|b| &b.pieces).for_each(|p| lacks.remove(p.chunks()));
+        if let Some(content) = self.content.get(&file) {
+            lacks.subtract(&content.have);
+        }
+        lacks
+    }
+}

@@ -1,0 +1,139 @@
+//! What the engine's threads say to one another, and the ends they say it through.
+//!
+//! Invariants: every thread takes from one queue only, in the order things came, but for the server's:
+//! there what a reader waits for goes first, and a peer has at most `REQUESTS` in it.
+
+use crate::model::chunk::ChunkSet;
+use crate::model::cut::{Cut, Piece};
+use crate::model::ids::{FileId, Seq};
+use crate::model::version::Version;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Requests a peer may have open at once; an honest one stays far below.
+const REQUESTS: usize = 4096;
+
+/// Why a cut is taken.
+#[derive(Debug)]
+pub enum Trigger {
+    /// A close, an fsync or a name operation: these files together, now. With the process, where known.
+    Cut(Vec<FileId>, Option<u32>),
+    /// Changed for the first time since its last cut: within a second.
+    Fresh(FileId),
+    /// The peer listens: everything it does not have.
+    Backlog,
+    Stop,
+}
+
+/// What the applier hears.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Cut(Cut),
+    /// Content for the staging of `cut`; of `asked`, what is not in the pieces will not come.
+    Content {
+        cut: Seq,
+        file: FileId,
+        pieces: Vec<Piece>,
+        asked: ChunkSet,
+    },
+    /// Something that a cut may have waited for has happened.
+    Again,
+    /// The session is over.
+    Down,
+    Stop,
+}
+
+pub(super) type InboxEar = Receiver<Inbound>;
+
+/// The applier's queue.
+#[derive(Clone)]
+pub(super) struct Inbox(Sender<Inbound>);
+
+impl Inbox {
+    pub(super) fn send(&self, event: Inbound) {
+        // The applier is gone only while the daemon ends.
+        let _ = self.0.send(event);
+    }
+}
+
+pub(super) fn inbox() -> (Inbox, InboxEar) {
+    let (sender, ear) = channel();
+    (Inbox(sender), ear)
+}
+
+/// A delivery, from the link to the filler.
+pub(super) enum Filling {
+    Deliver { request: u64, pieces: Vec<Piece>, sha256: [u8; 32] },
+    Superseded { request: u64 },
+    Stop,
+}
+
+/// What the peer asks for: chunks of a file at one version.
+pub(super) struct Request {
+    pub request: u64,
+    pub file: FileId,
+    pub version: Version,
+    pub chunks: Range<u64>,
+    pub urgent: bool,
+}
+
+/// The server's queue.
+#[derive(Default)]
+pub struct Server {
+    queues: Mutex<Queues>,
+    some: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    urgent: VecDeque<Request>,
+    bulk: VecDeque<Request>,
+    stopped: bool,
+}
+
+impl Server {
+    /// Queues a request; false where the peer asks for more than it should.
+    pub(super) fn ask(&self, request: Request) -> bool {
+        let mut queues = self.queues.lock();
+        if queues.urgent.len() + queues.bulk.len() >= REQUESTS {
+            return false;
+        }
+        match request.urgent {
+            true => queues.urgent.push_back(request),
+            false => queues.bulk.push_back(request),
+        }
+        self.some.notify_one();
+        true
+    }
+
+    /// The session is over: nobody waits for these any more.
+    pub(super) fn clear(&self) {
+        let mut queues = self.queues.lock();
+        queues.urgent.clear();
+        queues.bulk.clear();
+    }
+
+    pub(super) fn stop(&self) {
+        self.queues.lock().stopped = true;
+        self.some.notify_all();
+    }
+
+    /// The next request, what a reader waits for first; waits for one. `None` at the end.
+    pub(super) fn next(&self) -> Option<Request> {
+        let mut queues = self.queues.lock();
+        loop {
+            if queues.stopped {
+                return None;
+            }
+            if let Some(request) = queues.urgent.pop_front() {
+                return Some(request);
+            }
+            if let Some(request) = queues.bulk.pop_front() {
+                return Some(request);
+            }
+            self.some.wait(&mut queues);
+        }
+    }
+}
