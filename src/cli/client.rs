@@ -54,6 +54,12 @@ impl Client {
         answer.into()
     }
 
+    /// The daemon's process, if it was killed but has not ended.
+    pub fn dying(&self) -> Option<Process> {
+        let peer = rustix::net::sockopt::socket_peercred(self.stream.get_ref()).ok()?;
+        Process::is_dying(peer.pid).then(|| Process::new(peer.pid).ok())?
+    }
+
     /// The same, and returns only when the daemon's process is gone and has let go of everything.
     pub fn ask_and_outlive(mut self, request: &Request, timeout: Option<Duration>) -> Result<(), Failure> {
         // Opened before the question, while the number is surely the daemon's.

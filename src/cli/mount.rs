@@ -88,6 +88,11 @@ fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
 fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
     let failed = || format!("can't reach {}", plan.socket.display());
     let Some(old) = Client::connect(&plan.socket).with_context(failed)? else { return Ok(()) };
+    if let Some(daemon) = old.dying() {
+        mount::abort(&plan.mount).map_err(Failure::other)?;
+        daemon.ends_within(client::AT_ONCE).context("can't watch the dead daemon")?;
+        return Ok(());
+    }
     if client::is_mounted(&plan.mount)? {
         return Ok(()); // Refused below, with the reason.
     }

@@ -17,6 +17,13 @@ impl Process {
         Ok(Process(pidfd_open(pid, PidfdFlags::empty())?))
     }
 
+    /// Whether process `pid` was killed and some thread of it has yet to leave the kernel.
+    pub fn is_dying(pid: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+        // The state follows the name, which is in parentheses and may hold any others.
+        stat.is_ok_and(|s| s.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+    }
+
     /// Waits for its end; false if it did not end in time.
     pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(patience).ok();

@@ -98,6 +98,24 @@ pub fn detach_stale(target: &Path) -> Result<bool> {
     }
 }
 
+/// Cuts off the daemon behind `target` and detaches the mount. For a daemon that was killed but can't end:
+/// one of its threads waits in the kernel for a directory lock that a program holds, the program waits for
+/// the daemon's answer, and only breaking the connection frees the two. `target` is taken as it is, for to
+/// look at it may wait as well.
+pub fn abort(target: &Path) -> Result<()> {
+    let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(target, flags) {
+        // Broken, but in use: then it goes when its last user does.
+        Err(rustix::io::Errno::BUSY) => {
+            rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        }
+        // Nothing is mounted there any more.
+        Err(rustix::io::Errno::INVAL) => Ok(()),
+        other => other,
+    }
+    .map_err(|e| failed("can't cut off the dead daemon of", target, e.into()))
+}
+
 /// Whether the topmost mount at `target` is a syncfs, live or dead.
 pub fn is_mounted(target: &Path) -> Result<bool> {
     let target = resolve(target)?;
