@@ -18,10 +18,10 @@ fn flock_keeps_a_second_process_out() {
     let busy = try_run(&pair.a.dir, &["flock", "-n", "-E", "42", "lock", "true"]);
     assert_eq!(busy.status.code(), Some(42));
     assert!(!try_run(&pair.a.dir, &["flock", "-n", "-s", "lock", "true"]).status.success());
-    let waiting = Program::start(&pair.a.dir, &["flock", "lock", "echo", "mine"]);
+    let mut waiting = Program::start(&pair.a.dir, &["flock", "lock", "echo", "mine"]);
     drop(holder.stdin());
     assert_eq!(waiting.line(), "mine");
-    assert!(holder.ended().is_some());
+    assert!(holder.ended().is_some() && waiting.ended().is_some());
     run(&pair.a.dir, &["flock", "-n", "lock", "true"]);
     drop((holder, waiting));
     pair.finish();
