@@ -26,6 +26,7 @@ pub fn run(args: args::Mount) -> Outcome {
     let plan = plan(args, &places)?;
     wait_for_predecessor(&plan)?;
     free(&plan.mount)?;
+    uncovered(&plan.options.store)?;
     if foreground {
         log::to_stderr();
         daemon::run(&plan, || {
@@ -103,6 +104,18 @@ fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
         )),
         // However it ended: it is gone.
         _ => Ok(()),
+    }
+}
+
+/// The raw directory below a mount can't be reached: it has its daemon, or had.
+fn uncovered(store: &Path) -> Result<(), Failure> {
+    let shown = store.display();
+    match client::is_mounted(store)? {
+        false => Ok(()),
+        true => Err(Failure::other(format_args!(
+            "{shown} is mounted already and can't be the store of another mount; unmount it with\n  \
+             syncfs unmount {shown}"
+        ))),
     }
 }
 

@@ -206,7 +206,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        guard("getattr", || reply_attr(reply, self.volume.getattr(ino.0, handle.map(untag))));
+        guard("getattr", || reply_attr(reply, known(self.volume.getattr(ino.0, handle.map(untag)))));
     }
 
     fn setattr(
@@ -230,7 +230,8 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         guard("setattr", || {
             let mode = mode.map(|mode| mode & 0o7777);
             let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-            reply_attr(reply, self.volume.setattr(caller(request), ino.0, handle.map(untag), set));
+            let done = self.volume.setattr(caller(request), ino.0, handle.map(untag), set);
+            reply_attr(reply, known(done));
         });
     }
 
@@ -341,7 +342,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guard("open", || {
-            let opened = self.volume.open(caller(request), ino.0, flags.0).and_then(|opened| {
+            let opened = known(self.volume.open(caller(request), ino.0, flags.0)).and_then(|opened| {
                 let access = Access::of(flags.0);
                 let admitted = self.opens.admit(ino.0, access, &opened, |fd| reply.open_backing(fd));
                 self.tag(ino.0, admitted.mode, access, opened.handle).map(|handle| (handle, admitted))
@@ -517,16 +518,18 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        guard("setxattr", || reply_empty(reply, self.volume.setxattr(ino.0, name.as_bytes(), value, flags)));
+        guard("setxattr", || {
+            reply_empty(reply, known(self.volume.setxattr(ino.0, name.as_bytes(), value, flags)))
+        });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guard("getxattr", || reply_bytes(reply, size, self.volume.getxattr(ino.0, name.as_bytes())));
+        guard("getxattr", || reply_bytes(reply, size, known(self.volume.getxattr(ino.0, name.as_bytes()))));
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guard("listxattr", || {
-            let names = self.volume.listxattr(ino.0).map(|names| {
+            let names = known(self.volume.listxattr(ino.0)).map(|names| {
                 names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect::<Vec<u8>>()
             });
             reply_bytes(reply, size, names);
@@ -534,7 +537,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guard("removexattr", || reply_empty(reply, self.volume.removexattr(ino.0, name.as_bytes())));
+        guard("removexattr", || reply_empty(reply, known(self.volume.removexattr(ino.0, name.as_bytes()))));
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
@@ -684,6 +687,13 @@ fn untag(handle: FileHandle) -> u64 {
 
 fn errno(error: &Error) -> Errno {
     Errno::from_i32(error.errno())
+}
+
+/// What an inode was asked for. The kernel keeps names for long: by the time it asks for the inode, the
+/// name may lead to another one, and a file that has been replaced is not missing. ESTALE has it look the name
+/// up again, and only then there may be nothing.
+fn known<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| if error.errno() == libc::ENOENT { Error::Stale } else { error })
 }
 
 fn reply_empty(reply: ReplyEmpty, result: Result<()>) {

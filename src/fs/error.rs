@@ -6,6 +6,9 @@ use std::io;
 pub enum Error {
     #[error("no such file")]
     NotFound,
+    /// The kernel asks for an inode by a name that has moved on; it looks the name up again.
+    #[error("the name leads elsewhere by now")]
+    Stale,
     #[error("the name is taken")]
     Exists,
     #[error("not possible in a flat shared directory")]
@@ -41,6 +44,7 @@ impl Error {
     pub fn errno(&self) -> i32 {
         match self {
             Error::NotFound => libc::ENOENT,
+            Error::Stale => libc::ESTALE,
             Error::Exists => libc::EEXIST,
             Error::NotPermitted => libc::EPERM,
             Error::Invalid => libc::EINVAL,

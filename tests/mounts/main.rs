@@ -1,0 +1,14 @@
+//! Two daemons on this machine, each with a real mount, joined over loopback: what a user does with
+//! ordinary tools on one side is found on the other, and in the raw directories after unmounting.
+//!
+//! Needs /dev/fuse and root or fusermount3, and the tools that the tests run: coreutils, sed, tar,
+//! rsync, util-linux, attr.
+
+mod directory;
+mod editing;
+mod life;
+mod locking;
+mod mapping;
+mod names;
+mod reading;
+mod rig;
