@@ -90,7 +90,14 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
         work.commit(Record::Began { writer: store::random_writer() })?;
     }
     let redone: HashSet<FileId> = redo.iter().flat_map(|(cut, _)| cut.files.iter().map(|f| f.file)).collect();
-    let left_alone = work.line_up(&redone)?;
+    // New files of theirs may be on the disk already, as the peer had them.
+    let half_done: HashMap<&Name, (u64, i64)> = redo
+        .iter()
+        .flat_map(|(cut, _)| &cut.files)
+        .filter_map(|f| Some((f.place.as_ref()?.name.as_ref()?, f.body.as_ref()?)))
+        .map(|(name, body)| (name, (body.attrs.size, body.attrs.mtime)))
+        .collect();
+    let left_alone = work.line_up(&redone, &half_done)?;
     Ok(Recovered { backing, journal, meta, identity, machine_boot, share, redo, left_alone })
 }
 
@@ -134,7 +141,11 @@ impl Work<'_> {
     }
 
     /// Brings directory and share into line. Returns how many entries of the directory are not ours.
-    fn line_up(&mut self, redone: &HashSet<FileId>) -> Result<usize, Error> {
+    fn line_up(
+        &mut self,
+        redone: &HashSet<FileId>,
+        half_done: &HashMap<&Name, (u64, i64)>,
+    ) -> Result<usize, Error> {
         let mut listing = self.backing.list()?;
         if matches!(self.end, End::Killed | End::Lost) && self.finish_names(&listing.files)? {
             listing = self.backing.list()?;
@@ -159,6 +170,9 @@ impl Work<'_> {
             }
         }
         for (name, stamp) in &listing.files {
+            if half_done.get(name) == Some(&(stamp.size, stamp.mtime)) {
+                continue;
+            }
             if self.share.named(name).is_none() {
                 let file = self.share.next_file();
                 let name = name.clone();
