@@ -114,6 +114,10 @@ impl Host {
                         let taken = self.take_body(pending, cut, body, changed, yielded, pair)?;
                         if let Some(at) = at {
                             stale.push(nodes[at].ino);
+                            let data = &mut *datas[at];
+                            if let (Some(known), Some(file)) = (&mut data.unseen, data.file.upgrade()) {
+                                *known = file.metadata().and_then(|m| m.modified()).unwrap_or(*known);
+                            }
                             if !datas[at].shadows.is_empty() {
                                 shadowed.push(nodes[at].clone());
                             }
@@ -134,6 +138,9 @@ impl Host {
                 if m.new.is_none()
                     && let Some(&at) = index.get(&m.file)
                 {
+                    if let Ok(file) = self.data_file(&nodes[at], &mut datas[at], false) {
+                        self.graves.keep(file, nodes[at].clone());
+                    }
                     datas[at].orphan = self.share.lock().file(m.file).map(|f| f.missing.clone());
                     stale.push(nodes[at].ino);
                 }

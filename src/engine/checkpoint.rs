@@ -32,6 +32,7 @@ pub(super) fn run(host: Arc<Host>) {
                 return;
             }
         }
+        host.graves.tidy();
         let due = host.journal.end() > last.1 && (host.journal.bytes() > LARGE || last.0.elapsed() > OLD);
         if due {
             if let Err(error) = host.checkpoint(false) {

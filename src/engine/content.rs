@@ -94,11 +94,33 @@ impl Host {
         let (changed, scraps) = differences(file, &before, offset, bytes)?;
         self.note(node, &before, changed, scraps, before.size.max(end))?;
         self.save_frozen(data, &touched);
+        // What was stored unseen until now must not hide behind this write's time.
+        self.look_behind(node, data, file)?;
         if let Err(e) = file.write_all_at(bytes, offset) {
             self.resettle(node, file)?;
             return Err(e.into());
         }
+        if data.unseen.is_some() {
+            data.unseen = Some(file.metadata()?.modified()?);
+        }
         Ok(bytes.len() as u32)
+    }
+
+    /// Stores into a mapping beside passthrough readers go to the backing file unseen: where its time moved
+    /// without a write of ours, any of it may have changed.
+    pub(super) fn look_behind(&self, node: &Node, data: &mut Data, file: &File) -> Result<()> {
+        let Some(known) = data.unseen else { return Ok(()) };
+        let now = file.metadata()?.modified()?;
+        if now == known {
+            return Ok(());
+        }
+        data.unseen = Some(now);
+        let before = {
+            let share = self.share.lock();
+            let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
+            Before::look(f, &(0..chunk::count(f.size)))
+        };
+        self.note(node, &before, ChunkSet::of(0..chunk::count(before.size)), ChunkSet::new(), before.size)
     }
 
     /// Pages from a mapping, some of whose chunks a peer's cut has replaced since the mapping last saw

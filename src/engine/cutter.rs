@@ -57,6 +57,7 @@ pub(super) fn run(host: Arc<Host>, triggers: Receiver<Trigger>) {
             mapped_at = None;
             // Stores through mappings reach us only when the kernel writes its pages back.
             host.kernel.write_back();
+            host.look_behind_all();
         }
         while let Some((_, file)) = due.pop_front_if(|d| d.0 <= now) {
             let group = host.writers.lock().group(file);
@@ -70,6 +71,20 @@ impl Host {
     pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
         let group = self.writers.lock().group(file);
         let _ = self.triggers.send(Trigger::Cut(group, process));
+    }
+
+    fn look_behind_all(&self) {
+        let files: Vec<FileId> = self.mapped.lock().iter().copied().collect();
+        for node in files.into_iter().filter_map(|id| self.nodes.find(id)) {
+            let mut data = node.data.lock();
+            let looked = match (data.unseen, data.file.upgrade()) {
+                (Some(_), Some(file)) => self.look_behind(&node, &mut data, &file),
+                _ => Ok(()),
+            };
+            if let Err(error) = looked {
+                tracing::error!("stores into a mapping can't be announced yet: {error}");
+            }
+        }
     }
 
     /// Everything the peer does not have, one cut for each set of files that belong together.

@@ -4,7 +4,7 @@
 use super::flights::Outbound;
 use super::frozen::Budget;
 use super::metadata::Checkpointer;
-use super::node::{Data, Handle, Held, Node, Nodes};
+use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::queues::{Inbox, InboxEar, Server, Trigger};
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
@@ -65,6 +65,7 @@ pub struct Host {
     pub(super) cutting: Mutex<()>,
     pub(super) names: RwLock<()>,
     pub(super) nodes: Arc<Nodes>,
+    pub(super) graves: Graves,
     pub(super) share: Mutex<Share>,
     pub(super) writers: Mutex<Writers>,
     pub(super) outbound: Mutex<Outbound>,

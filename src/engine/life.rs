@@ -7,6 +7,7 @@ use super::error::Error;
 use super::frozen::Budget;
 use super::host::{Ears, Host, Options};
 use super::metadata::Checkpointer;
+use super::node::Graves;
 use super::queues::{self, Server};
 use super::wants::Fetch;
 use super::{live, recovery};
@@ -44,6 +45,7 @@ impl Host {
             cutting: Mutex::new(()),
             names: RwLock::new(()),
             nodes: Arc::default(),
+            graves: Graves::default(),
             share: Mutex::new(recovered.share),
             writers: Mutex::default(),
             outbound: Mutex::default(),
@@ -81,6 +83,7 @@ impl Host {
     pub fn close(self: Arc<Self>) -> Result<(), Error> {
         live::stop(&self, std::mem::take(&mut self.threads.lock()));
         self.handles.write().clear();
+        self.graves.clear();
         self.checkpoint(true)?;
         Ok(())
     }

@@ -54,6 +54,28 @@ impl Host {
         Ok((id, ino, file))
     }
 
+    /// A file that somebody put into the directory past the mount, found where it is looked for.
+    pub(super) fn adopt(&self, name: &Name) -> Result<()> {
+        if self.backing.stat(At::Name(name)).is_err() {
+            return Err(Error::NotFound);
+        }
+        let _names = self.names.write();
+        let Ok(stat) = self.backing.stat(At::Name(name)) else { return Err(Error::NotFound) };
+        let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_nlink == 1;
+        let mut share = self.share.lock();
+        if share.named(name).is_some() {
+            return Ok(());
+        }
+        if !regular {
+            return Err(Error::NotFound);
+        }
+        let (file, size, disk) = (share.next_file(), stat.st_size as u64, stat.st_ino);
+        self.commit(&mut share, Record::Created { file, name: name.clone(), size, disk })?;
+        drop(share);
+        let _ = self.triggers.send(Trigger::Fresh(file));
+        Ok(())
+    }
+
     pub(super) fn create_and_open(
         &self,
         caller: Caller,
@@ -134,9 +156,13 @@ impl Host {
         self.locks.release_handle(node.ino, handle);
         if open.mappable {
             let mut data = node.data.lock();
+            if let Err(error) = self.look_behind(&node, &mut data, &open.file) {
+                tracing::error!("stores into a mapping may not be announced: {error}");
+            }
             data.mappable -= 1;
             if data.mappable == 0 {
                 data.shadows.clear();
+                data.unseen = None;
                 self.mapped.lock().remove(&node.id);
             }
         }

@@ -7,10 +7,11 @@ use super::frozen::Frozen;
 use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 pub struct Node {
     pub id: FileId,
@@ -30,6 +31,8 @@ pub struct Data {
     /// Chunks as they were before a peer's cut replaced them, until the kernel has forgotten its
     /// pages: written back from a mapping, such bytes are nobody's change.
     pub shadows: HashMap<u64, Vec<u8>>,
+    /// The file's mtime as our own writes left it, while somebody's stores go past us.
+    pub unseen: Option<SystemTime>,
     /// Set when the file was unlinked: what of it will never come.
     pub orphan: Option<ChunkSet>,
 }
@@ -51,6 +54,38 @@ pub struct Nodes(Mutex<HashMap<FileId, Arc<Node>>>);
 pub struct Held {
     nodes: Arc<Nodes>,
     node: Arc<Node>,
+}
+
+/// Files that a peer's cut has just replaced or unlinked. Who looked the name up a moment before finds the
+/// file open still, as on a local disk.
+#[derive(Default)]
+pub struct Graves(Mutex<VecDeque<(Instant, Arc<File>, Held)>>);
+
+/// How long after its end a file can still be opened.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Graves {
+    pub fn keep(&self, file: Arc<File>, node: Held) {
+        self.0.lock().push_back((Instant::now(), file, node));
+        self.tidy();
+    }
+
+    pub fn tidy(&self) {
+        let mut over = Vec::new();
+        {
+            let mut graves = self.0.lock();
+            while let Some(grave) = graves.pop_front_if(|g| g.0.elapsed() > GRACE) {
+                over.push(grave);
+            }
+        }
+        // Dropped without the lock: closing a file may take its time.
+        drop(over);
+    }
+
+    pub fn clear(&self) {
+        let all = std::mem::take(&mut *self.0.lock());
+        drop(all);
+    }
 }
 
 impl Nodes {

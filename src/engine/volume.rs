@@ -67,6 +67,9 @@ impl Volume for Host {
             Err(Error::NameTooLong) => return Err(Error::NameTooLong),
             Err(_) => return Err(Error::NotFound),
         };
+        if self.share.lock().named(&name).is_none() {
+            self.adopt(&name)?;
+        }
         let _names = self.names.read();
         let (ino, stat) = {
             let share = self.share.lock();
@@ -156,6 +159,14 @@ impl Volume for Host {
         self.open_node(caller, &node, flags)
     }
 
+    fn stores_unseen(&self, handle: u64) {
+        let Ok(open) = self.handle(handle) else { return };
+        let mut data = open.node.data.lock();
+        if data.unseen.is_none() {
+            data.unseen = open.file.metadata().and_then(|m| m.modified()).ok();
+        }
+    }
+
     fn read(&self, handle: u64, offset: u64, size: u32) -> Answer<Vec<u8>> {
         let open = match self.handle(handle) {
             Ok(open) => open,
@@ -202,6 +213,7 @@ impl Volume for Host {
     fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let _ = data_only;
         let open = self.handle(handle)?;
+        self.look_behind(&open.node, &mut open.node.data.lock(), &open.file)?;
         self.backing.sync_file(&open.file)?;
         self.journal.sync(self.journal.end())?;
         if let Some(process) = open.writer {
