@@ -123,11 +123,10 @@ impl Host {
             }
             let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
             let datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
-            // A rename may have bonded more files to these before they were locked.
-            if self.members(seeds)?.is_some_and(|now| now != members) {
-                continue;
+            // A rename may have bonded more files to these before they were locked: then once more.
+            if self.cut_locked(&members, &nodes, datas, process)? {
+                return Ok(());
             }
-            return self.cut_locked(&members, &nodes, datas, process);
         }
     }
 
@@ -143,14 +142,15 @@ impl Host {
         Ok(any.then_some(members))
     }
 
-    /// Takes the cut of `members`, whose nodes are `nodes`, all locked.
+    /// Takes the cut of `members`, whose nodes are `nodes`, all locked. False where files outside have
+    /// come to move together with them.
     fn cut_locked(
         &self,
         members: &BTreeSet<FileId>,
         nodes: &[Held],
         mut datas: Vec<MutexGuard<'_, Data>>,
         process: Option<u32>,
-    ) -> store::Result<()> {
+    ) -> store::Result<bool> {
         // Attributes and descriptors, while nothing can change them.
         let mut bodies: HashMap<FileId, (Arc<File>, crate::model::cut::Attrs)> = HashMap::new();
         for (node, data) in nodes.iter().zip(&mut datas) {
@@ -168,6 +168,11 @@ impl Host {
         }
 
         let mut share = self.share.lock();
+        let locked: BTreeSet<FileId> = nodes.iter().map(|n| n.id).collect();
+        let outside = |id: FileId| share.file(id).is_some() && !locked.contains(&id);
+        if members.iter().flat_map(|id| share.bonded(*id)).any(outside) {
+            return Ok(false);
+        }
         let everything = self.outbound.lock().everything;
         let mut marks = Vec::new();
         let mut parts = Vec::new();
@@ -182,7 +187,7 @@ impl Host {
                 drop(share);
                 self.fetch_for_cut(node.id);
                 self.outbound.lock().waiting.extend(members);
-                return Ok(());
+                return Ok(true);
             }
             let announced = self.outbound.lock().announced.contains(&node.id);
             let place = f.place_tag != 0 || (everything && !announced);
@@ -206,7 +211,7 @@ impl Host {
             parts.push((node.id, place, body, news));
         }
         if parts.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
@@ -287,7 +292,7 @@ impl Host {
             link.send(Message::Announce(cut));
         }
         self.moved();
-        Ok(())
+        Ok(true)
     }
 
     /// Whether there is anything of `id` that the peer has not been told in this session.
