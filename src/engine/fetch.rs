@@ -1,7 +1,8 @@
 //! Bringing content over: what is missing of files, and what large cuts need before they apply.
 //!
 //! Invariants:
-//! - at most `WINDOW_BYTES` are asked for and not yet delivered, but for what a reader waits for;
+//! - at most `WINDOW_BYTES` are asked for and not yet delivered, but for what a reader waits for, and once
+//!   as much for changes that wait for their content;
 //! - a chunk is written only while it is missing and no cut has changed it since it was asked for;
 //! - a file goes under its own name only when its content is durable.
 
@@ -55,10 +56,16 @@ impl Host {
         loop {
             let share = self.share.lock();
             let mut state = self.fetch.state.lock();
-            if !state.up || state.bytes >= WINDOW_BYTES {
+            if !state.up {
                 return;
             }
-            let Some(message) = state.next_need().or_else(|| state.next_missing(&share)) else { return };
+            // A change that waits for its content goes before the background copy, and past a window that is
+            // full of it.
+            let need = if state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
+            let room = state.bytes < WINDOW_BYTES;
+            let Some(message) = need.or_else(|| if room { state.next_missing(&share) } else { None }) else {
+                return;
+            };
             drop(state);
             drop(share);
             link.send(message);

@@ -158,6 +158,7 @@ impl State {
             self.flying.entry(file).or_default().insert(chunks.clone());
         }
         self.requests.insert(self.next, Request { target, file, expect, bytes });
+        let urgent = urgent || matches!(target, Target::Staged(_));
         Message::Retrieve { request: self.next, file, version, start: chunks.start, end: chunks.end, urgent }
     }
 

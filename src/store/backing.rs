@@ -267,7 +267,7 @@ impl Backing {
         }
     }
 
-    /// Incoming cuts die with the daemon that received them.
+    /// Incoming cuts die with the daemon that received them, once recovery has used what it can of them.
     pub fn clear_staging(&self) -> Result<()> {
         let mut names = Vec::new();
         each_entry(self.staging.as_fd(), |name, _| {
@@ -534,11 +534,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_staged_is_gone_after_a_restart() {
+    fn what_was_staged_is_there_after_a_restart_until_recovery_clears_it() {
         let (dir, backing) = store();
         backing.create(At::Staging("half"), 0o600).unwrap();
         drop(backing);
         let backing = Backing::open(dir.path()).unwrap();
+        assert!(backing.stat(At::Staging("half")).is_ok());
+        backing.clear_staging().unwrap();
         assert!(backing.stat(At::Staging("half")).is_err());
     }
 
