@@ -1,9 +1,11 @@
 //! What is said over a control socket: one JSON object a line, a request and its answer in turn.
 //!
-//!     {"cmd":"status"}                     {"ok":{"mount":"/mnt/shared",...}}
-//!     {"cmd":"flush","timeout_ms":5000}    {"error":{"exit":5,"message":"..."}}
-//!     {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
-//!     {"cmd":"wait"}                       the same, without asking it to unmount
+//! ```text
+//! {"cmd":"status"}                     {"ok":{"mount":"/mnt/shared",...}}
+//! {"cmd":"flush","timeout_ms":5000}    {"error":{"exit":5,"message":"..."}}
+//! {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
+//! {"cmd":"wait"}                       the same, without asking it to unmount
+//! ```
 //!
 //! Invariant: no line is longer than [`LINE_BYTES`], on either side.
 
