@@ -13,6 +13,7 @@ use crate::store;
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Bytes that one copy_file_range(2) moves at most; the caller goes on from there.
 const COPY_BYTES: u64 = 8 << 20;
@@ -106,7 +107,10 @@ impl Volume for Host {
         if ino == ROOT {
             // The directory's own mode and owner are this host's matter.
             return match set {
-                SetAttr { mode: None, uid: None, gid: None, size: None, .. } => self.root(),
+                SetAttr { mode: None, uid: None, gid: None, size: None, atime, mtime } => {
+                    rustix::fs::futimens(self.backing.root(), &timestamps(atime, mtime))?;
+                    self.root()
+                }
                 _ => Err(Error::NotPermitted),
             };
         }
@@ -129,11 +133,7 @@ impl Volume for Host {
                 rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777))?;
             }
             if set.atime.is_some() || set.mtime.is_some() {
-                let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
-                let times = Timestamps {
-                    last_access: set.atime.map_or(omit, timespec),
-                    last_modification: set.mtime.map_or(omit, timespec),
-                };
+                let times = timestamps(set.atime, set.mtime);
                 rustix::fs::futimens(file, &times)?;
             }
             attr_of(file, ino)
@@ -341,6 +341,12 @@ impl Volume for Host {
             Err(e) => Answer::Now(Err(e)),
         }
     }
+}
+
+/// Times to set; those not given stay.
+fn timestamps(atime: Option<SystemTime>, mtime: Option<SystemTime>) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
+    Timestamps { last_access: atime.map_or(omit, timespec), last_modification: mtime.map_or(omit, timespec) }
 }
 
 impl Host {
