@@ -9,6 +9,7 @@ use super::metadata::Stored;
 use crate::model::codec;
 use crate::model::ids::FileId;
 use crate::store;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ impl Host {
     /// With `clean`, notes that nothing will change any more.
     pub(super) fn checkpoint(&self, clean: bool) -> Result<(), Error> {
         let mut meta = self.checkpointer.meta.lock();
-        let touched: Vec<FileId> = self.share.lock().take_touched().into_iter().collect();
+        let mut touched: HashSet<FileId> = self.share.lock().take_touched();
         for &id in &touched {
             if let Some(stat) = self.stat(id) {
                 let stamp = store::stamp(&stat);
@@ -58,16 +59,15 @@ impl Host {
         let (lsn, stored, puts, gone) = {
             let _gate = self.applying.write();
             let mut share = self.share.lock();
-            // What changed since the list was taken belongs to the next checkpoint as well.
+            // What changed while the times were looked at is in this checkpoint as well.
+            touched.extend(share.take_touched());
             let (mut puts, mut gone) = (Vec::new(), Vec::new());
-            let more = share.touched_now();
-            for id in touched.iter().chain(more.iter().filter(|id| !touched.contains(id))) {
+            for id in &touched {
                 match share.file(*id) {
                     Some(file) => puts.push((*id, codec::encode(file))),
                     None => gone.push(*id),
                 }
             }
-            share.take_touched();
             let stored = Stored {
                 header: share.header().clone(),
                 clean,
