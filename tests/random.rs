@@ -91,7 +91,7 @@ fn assert_model(pair: &Pair, model: &Model) {
 }
 
 fn rounds() -> u64 {
-    std::env::var("SYNCFS_ROUNDS").map_or(6, |s| s.parse().unwrap())
+    std::env::var("SYNCFS_ROUNDS").map_or(12, |s| s.parse().unwrap())
 }
 
 fn seeds() -> Vec<u64> {

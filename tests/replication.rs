@@ -171,6 +171,25 @@ fn the_same_new_name_on_both_sides_keeps_both_files() {
 }
 
 #[test]
+fn a_file_that_only_grew_is_kept_beside_a_concurrent_edit() {
+    let mut pair = Pair::started();
+    pair.a.save("file", &noise(20, 3_500));
+    pair.flush();
+    pair.b.stop();
+    pair.a.truncate("file", 6_000);
+    pair.a.stop();
+    pair.b.start(&pair.runtime);
+    pair.b.patch("file", 0, b"edited");
+    pair.a.start(&pair.runtime);
+    pair.flush();
+    let files = pair.assert_equal();
+    let sizes: Vec<usize> = files.iter().map(|f| f.1.len()).collect();
+    assert_eq!(sizes, [3_500, 6_000]);
+    assert!(files[1].0.starts_with("file.sync-conflict-"));
+    assert_eq!(files[1].1[..3_500], noise(20, 3_500)[..]);
+}
+
+#[test]
 fn three_thousand_small_files_arrive() {
     let pair = Pair::started();
     for n in 0..3_000u64 {

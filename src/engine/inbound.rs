@@ -7,7 +7,7 @@
 
 use super::host::Host;
 use super::node::Held;
-use super::pending::{Content, LOCK_PATIENCE, Outcome, Pending, Queue, Readiness};
+use super::pending::{Content, LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, still_missing};
 use super::pieces::{self, digest};
 use super::queues::{Inbound, InboxEar};
 use super::wants::Need;
@@ -279,14 +279,8 @@ impl Host {
             if holder.and_then(|id| share.file(id)).is_some_and(|f| f.is_whole()) {
                 lazy = false;
                 // A name that is held moves only to content that is wholly held.
-                if let Some(f) = ours {
-                    let mut still = f.missing.clone();
-                    if let BodyVerdict::Take(c) | BodyVerdict::Yield { changed: c, .. } = &verdict.body {
-                        still.subtract(c);
-                    }
-                    if !still.is_empty() {
-                        wait.push(cut.file);
-                    }
+                if ours.is_some_and(|f| !still_missing(f, cut, &verdict.body).is_empty()) {
+                    wait.push(cut.file);
                 }
             }
             if let Some(body) = &cut.body

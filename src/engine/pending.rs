@@ -3,8 +3,9 @@
 //! Invariants: a cut is in the queue once, under its number; staged content stays with the cut it came
 //! for, and after the session with the version of the file it belongs to.
 
-use crate::model::chunk::ChunkSet;
-use crate::model::cut::Cut;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::{Cut, FileCut};
+use crate::model::file;
 use crate::model::ids::{FileId, Seq};
 use crate::model::judge::BodyVerdict;
 use crate::model::message::Ack;
@@ -117,5 +118,47 @@ impl Pending {
             lacks.subtract(&content.have);
         }
         lacks
+    }
+}
+
+/// What `file` still lacks once `cut` has done to it what `verdict` says.
+pub(super) fn still_missing(file: &file::File, cut: &FileCut, verdict: &BodyVerdict) -> ChunkSet {
+    let mut still = file.missing.clone();
+    if let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }, Some(body)) =
+        (verdict, &cut.body)
+    {
+        still.subtract(changed);
+        // What the cut truncates is gone: nobody could deliver it any more.
+        still.remove(chunk::count(body.attrs.size)..u64::MAX);
+    }
+    still
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cut::{Attrs, BodyCut};
+    use crate::model::ids::WriterId;
+
+    #[test]
+    fn a_truncated_file_does_not_wait_for_what_was_cut_off() {
+        let mut file = file::File { size: 4_000, ..file::File::default() };
+        file.missing.insert(1..4);
+        let attrs = Attrs { size: 2_000, mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let version = Version::default().with(WriterId(1), 2);
+        let body = BodyCut {
+            base: version.clone(),
+            version,
+            attrs,
+            stamp: 0,
+            changed: Vec::new(),
+            pieces: Vec::new(),
+            sha256: [0; 32],
+        };
+        let file_id = FileId { writer: WriterId(1), counter: 1 };
+        let cut = FileCut { file: file_id, place: None, body: Some(body) };
+        let still = still_missing(&file, &cut, &BodyVerdict::Take(ChunkSet::new()));
+        assert_eq!(still.iter().collect::<Vec<_>>(), vec![1..2]);
+        assert_eq!(still_missing(&file, &cut, &BodyVerdict::Have).iter().collect::<Vec<_>>(), vec![1..4]);
     }
 }

@@ -28,8 +28,9 @@ pub struct File {
     pub left: Vec<Name>,
 
     pub body: Version,
-    /// What the peer is known to have had.
+    /// What the peer is known to have had, and its size in bytes.
     pub base: Version,
+    pub base_size: u64,
     pub body_cut: Seq,
     pub body_tag: Seq,
     /// Nanoseconds since 1970; never goes back between two acknowledgements.
@@ -104,6 +105,19 @@ impl File {
         self.body_tag = tag;
     }
 
+    /// Whether the content differs from what the peer was last known to have, and not only attributes.
+    pub fn is_edited(&self) -> bool {
+        !self.dirty.is_empty() || self.shed > 0 || self.size != self.base_size
+    }
+
+    /// The peer has the file as it stands.
+    pub(super) fn settle(&mut self) {
+        self.body_tag = 0;
+        self.shed = 0;
+        self.base = self.body.clone();
+        self.base_size = self.size;
+    }
+
     /// `chunks` are held from now on.
     pub(super) fn hold(&mut self, chunks: &Range<u64>) {
         self.missing.remove(chunks.clone());
@@ -154,9 +168,7 @@ impl File {
     pub(super) fn thank_body(&mut self, seq: Seq) {
         self.dirty.thank(seq);
         if self.body_tag <= seq {
-            self.body_tag = 0;
-            self.shed = 0;
-            self.base = self.body.clone();
+            self.settle();
         }
     }
 

@@ -162,7 +162,7 @@ fn judge_body(
                 changed.insert((ours.size / CHUNK).min(ours.shed)..ours.shed);
             }
             changed.remove(chunk::count(body.attrs.size)..u64::MAX);
-            BodyVerdict::Yield { changed, copy: !ours.dirty.is_empty() || ours.shed > 0 }
+            BodyVerdict::Yield { changed, copy: ours.is_edited() }
         }
         Order::Concurrent => BodyVerdict::Keep,
     }

@@ -478,9 +478,7 @@ fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
         file.dirty = Default::default();
     }
     if file.dirty.is_empty() && (body.yielded || file.body_tag <= body.version.get(writer)) {
-        file.body_tag = 0;
-        file.shed = 0;
-        file.base = file.body.clone();
+        file.settle();
     }
 }
 
