@@ -75,11 +75,18 @@ impl Host {
             };
             (self.journal.end(), stored, puts, gone)
         };
-        // The data that records up to `lsn` speak of.
-        self.backing.sync_all()?;
-        self.journal.sync(lsn)?;
-        meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
-        meta.sync()?;
+        let mut write = || -> store::Result<()> {
+            // The data that records up to `lsn` speak of.
+            self.backing.sync_all()?;
+            self.journal.sync(lsn)?;
+            meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
+            meta.sync()
+        };
+        if let Err(error) = write() {
+            // The next checkpoint must not trim the journal without these.
+            self.share.lock().put_back(touched);
+            return Err(error.into());
+        }
         self.journal.trim(lsn + 1)?;
         Ok(())
     }

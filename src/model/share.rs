@@ -160,6 +160,11 @@ impl Share {
         std::mem::take(&mut self.touched)
     }
 
+    /// Takes back what [`Share::take_touched`] gave, where the checkpoint failed.
+    pub fn put_back(&mut self, touched: HashSet<FileId>) {
+        self.touched.extend(touched);
+    }
+
     /// The files changed since then, without taking note.
     pub fn touched_now(&self) -> Vec<FileId> {
         self.touched.iter().copied().collect()
