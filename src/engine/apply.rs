@@ -6,7 +6,7 @@
 
 use super::host::{Host, location};
 use super::node::{Data, Held};
-use super::pending::{Content, Outcome, Pending, Readiness};
+use super::pending::{Outcome, Pending, Readiness, Staged};
 use super::pieces;
 use super::queues::Trigger;
 use crate::model::chunk::{self, ChunkSet};
@@ -17,13 +17,10 @@ use crate::model::limits::CHUNK;
 use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{CutMark, Record, Taken, TakenBody, TakenPlace};
-use crate::store::{self, At};
+use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
 
 /// Bytes of old content kept per file so that pages of a mapping can be told from changes.
 const SHADOW_BYTES: usize = 4 << 20;
@@ -115,8 +112,8 @@ impl Host {
                         if let Some(at) = at {
                             stale.push(nodes[at].ino);
                             let data = &mut *datas[at];
-                            if let (Some(known), Some(file)) = (&mut data.unseen, data.file.upgrade()) {
-                                *known = file.metadata().and_then(|m| m.modified()).unwrap_or(*known);
+                            if let (Some(known), Some(file)) = (data.unseen, data.open()) {
+                                data.unseen = Some(file.stat().map_or(known, |s| s.mtime));
                             }
                             if !datas[at].shadows.is_empty() {
                                 shadowed.push(nodes[at].clone());
@@ -231,7 +228,7 @@ impl Host {
         let mut fresh = Vec::new();
         for (node, data) in nodes.iter().zip(datas) {
             let mtime = match self.data_file(node, data, false) {
-                Ok(file) => file.metadata().map_or(0, |m| m.mtime() * 1_000_000_000 + m.mtime_nsec()),
+                Ok(file) => file.stat().map_or(0, |s| s.mtime.nanoseconds()),
                 Err(_) => 0,
             };
             let share = self.share.lock();
@@ -293,7 +290,7 @@ impl Host {
         copy.set_len(size).map_err(wrap)?;
         store::apply_attrs(&copy, &store::read_attrs(&file).map_err(wrap)?, self.owner).map_err(wrap)?;
         self.backing.sync_file(&copy)?;
-        let disk = copy.metadata().map_err(wrap)?.ino();
+        let disk = copy.stat().map_err(wrap)?.ino;
         let mut share = self.share.lock();
         let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, n));
         self.backing.rename(At::Staging(&staging), At::Name(&new), RenameFlags::NOREPLACE)?;
@@ -305,7 +302,7 @@ impl Host {
         Ok(new)
     }
 
-    fn fresh_staging(&self, name: &str, mode: u32) -> store::Result<File> {
+    fn fresh_staging(&self, name: &str, mode: u32) -> store::Result<Content> {
         match self.backing.create(At::Staging(name), mode) {
             Err(e) if e.errno() == libc::EEXIST => {
                 self.backing.unlink(At::Staging(name))?;
@@ -337,13 +334,13 @@ impl Host {
                 for range in changed.iter() {
                     self.save_frozen(data, &range);
                 }
-                if body.attrs.size < file.metadata().map_err(wrap)?.len() {
+                if body.attrs.size < file.len().map_err(wrap)? {
                     self.save_frozen(data, &whole);
                 }
                 shadow(data, &file, changed).map_err(wrap)?;
                 (file, partial || !missing.is_empty())
             }
-            _ if missing.is_empty() => (Arc::new(self.fresh_staging(&format!("new-{id}"), 0o600)?), false),
+            _ if missing.is_empty() => (self.fresh_staging(&format!("new-{id}"), 0o600)?, false),
             _ => {
                 let file = match self.backing.create(At::Partial(id), 0o600) {
                     Err(e) if e.errno() == libc::EEXIST => {
@@ -352,7 +349,7 @@ impl Host {
                     }
                     other => other?,
                 };
-                (Arc::new(file), true)
+                (file, true)
             }
         };
         for piece in &body.pieces {
@@ -370,7 +367,7 @@ impl Host {
                     .map_err(wrap)?;
             }
         }
-        if file.metadata().map_err(wrap)?.len() != body.attrs.size {
+        if file.len().map_err(wrap)? != body.attrs.size {
             file.set_len(body.attrs.size).map_err(wrap)?;
         }
         store::apply_attrs(&file, &body.attrs, self.owner).map_err(wrap)?;
@@ -383,7 +380,7 @@ impl Host {
             owed: body.version.get(pending.cut.writer),
             yielded,
             partial,
-            disk: file.metadata().map_err(wrap)?.ino(),
+            disk: file.stat().map_err(wrap)?.ino,
         })
     }
 
@@ -471,7 +468,7 @@ impl Host {
                 // It was complete before its redo record was written.
                 let size = file.body.as_ref().map_or(0, |b| b.attrs.size);
                 let have = ChunkSet::of(0..chunk::count(size));
-                content.insert(file.file, Content { file: staging, name, have });
+                content.insert(file.file, Staged { file: staging, name, have });
             }
             let seq = cut.seq;
             match self.apply(&mut Pending::again(cut, content)) {
@@ -485,7 +482,7 @@ impl Host {
     }
 
     /// Where `id` lies, for a stat without opening it.
-    pub(super) fn stat(&self, id: FileId) -> Option<rustix::fs::Stat> {
+    pub(super) fn stat(&self, id: FileId) -> Option<store::Stat> {
         let (partial, name) = {
             let share = self.share.lock();
             let f = share.file(id)?;
@@ -497,7 +494,7 @@ impl Host {
 }
 
 /// Remembers what `changed` chunks read now, while somebody may have them mapped.
-fn shadow(data: &mut Data, file: &File, changed: &ChunkSet) -> std::io::Result<()> {
+fn shadow(data: &mut Data, file: &Content, changed: &ChunkSet) -> std::io::Result<()> {
     if data.mappable == 0 {
         return Ok(());
     }
@@ -507,7 +504,7 @@ fn shadow(data: &mut Data, file: &File, changed: &ChunkSet) -> std::io::Result<(
             break;
         }
         let mut old = vec![0; CHUNK as usize];
-        let len = store::read_full_at(file, &mut old, n * CHUNK)?;
+        let len = file.read_full_at(&mut old, n * CHUNK)?;
         old.truncate(len);
         data.shadows.insert(n, old);
         room -= 1;

@@ -16,11 +16,9 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
-use crate::store;
+use crate::store::{self, Content};
 use std::cell::RefCell;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 thread_local! {
     /// Old bytes to compare with; kept, so that a write allocates nothing.
@@ -60,7 +58,7 @@ impl Host {
         &self,
         node: &Node,
         data: &mut Data,
-        file: &File,
+        file: &Content,
         offset: Option<u64>,
         bytes: &[u8],
         from_mapping: bool,
@@ -76,7 +74,7 @@ impl Host {
                     let offset = offset.unwrap_or(f.size);
                     (offset, Some(Before::look(f, &chunk::touched(offset, bytes.len() as u64))))
                 }
-                None => (offset.map_or_else(|| file.metadata().map(|m| m.len()), Ok)?, None),
+                None => (offset.map_or_else(|| file.len(), Ok)?, None),
             }
         };
         let end =
@@ -101,16 +99,16 @@ impl Host {
             return Err(e.into());
         }
         if data.unseen.is_some() {
-            data.unseen = Some(file.metadata()?.modified()?);
+            data.unseen = Some(file.stat()?.mtime);
         }
         Ok(bytes.len() as u32)
     }
 
     /// Stores into a mapping beside passthrough readers go to the backing file unseen: where its time moved
     /// without a write of ours, any of it may have changed.
-    pub(super) fn look_behind(&self, node: &Node, data: &mut Data, file: &File) -> Result<()> {
+    pub(super) fn look_behind(&self, node: &Node, data: &mut Data, file: &Content) -> Result<()> {
         let Some(known) = data.unseen else { return Ok(()) };
-        let now = file.metadata()?.modified()?;
+        let now = file.stat()?.mtime;
         if now == known {
             return Ok(());
         }
@@ -129,7 +127,7 @@ impl Host {
         &self,
         node: &Node,
         data: &mut Data,
-        file: &File,
+        file: &Content,
         offset: u64,
         bytes: &[u8],
     ) -> Result<u32> {
@@ -189,7 +187,7 @@ impl Host {
     }
 
     /// Sets the size of a file.
-    pub(super) fn resize(&self, node: &Node, data: &mut Data, file: &File, size: u64) -> Result<()> {
+    pub(super) fn resize(&self, node: &Node, data: &mut Data, file: &Content, size: u64) -> Result<()> {
         if size > FILE_BYTES {
             return Err(Error::TooLarge);
         }
@@ -229,7 +227,7 @@ impl Host {
         &self,
         node: &Node,
         data: &mut Data,
-        file: &File,
+        file: &Content,
         range: Range<u64>,
         mode: i32,
     ) -> Result<()> {
@@ -282,8 +280,7 @@ impl Host {
             }
         }
         self.save_frozen(data, &(range.start / CHUNK..u64::MAX / CHUNK));
-        let flags = rustix::fs::FallocateFlags::from_bits_retain(mode as u32);
-        let done = rustix::fs::fallocate(file, flags, range.start, range.end - range.start);
+        let done = file.allocate(mode as u32, range.start, range.end - range.start);
         if look.is_some() && (done.is_err() || shifts) {
             self.resettle(node, file)?;
         }
@@ -298,8 +295,8 @@ impl Host {
     }
 
     /// After a change that failed half-way: the size in the model is the file's again.
-    fn resettle(&self, node: &Node, file: &File) -> Result<()> {
-        let size = file.metadata()?.len();
+    fn resettle(&self, node: &Node, file: &Content) -> Result<()> {
+        let size = file.len()?;
         let mut share = self.share.lock();
         if share.file(node.id).is_some_and(|f| f.size != size) {
             self.commit(&mut share, Record::Resized { file: node.id, size })?;
@@ -338,7 +335,7 @@ impl Host {
 /// Of what `bytes` at `offset` touch: the chunks that will differ, and the bytes that fall into chunks
 /// that are not held and not wholly covered.
 fn differences(
-    file: &File,
+    file: &Content,
     before: &Before,
     offset: u64,
     bytes: &[u8],
@@ -366,7 +363,7 @@ fn differences(
             let len = (old.end - old.start) as usize;
             buffer.resize(len.max(buffer.len()), 0);
             let buffer = &mut buffer[..len];
-            let read = store::read_full_at(file, buffer, old.start).map_err(|source| store::Error::Io {
+            let read = file.read_full_at(buffer, old.start).map_err(|source| store::Error::Io {
                 what: "reading what is about to change".into(),
                 source,
             })?;

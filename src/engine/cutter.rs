@@ -20,10 +20,9 @@ use crate::model::ids::FileId;
 use crate::model::limits::{CUT_RANGES, INLINE_BYTES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
-use crate::store;
+use crate::store::{self, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -77,7 +76,7 @@ impl Host {
         let files: Vec<FileId> = self.mapped.lock().iter().copied().collect();
         for node in files.into_iter().filter_map(|id| self.nodes.find(id)) {
             let mut data = node.data.lock();
-            let looked = match (data.unseen, data.file.upgrade()) {
+            let looked = match (data.unseen, data.open()) {
                 (Some(_), Some(file)) => self.look_behind(&node, &mut data, &file),
                 _ => Ok(()),
             };
@@ -152,7 +151,7 @@ impl Host {
         process: Option<u32>,
     ) -> store::Result<bool> {
         // Attributes and descriptors, while nothing can change them.
-        let mut bodies: HashMap<FileId, (Arc<File>, crate::model::cut::Attrs)> = HashMap::new();
+        let mut bodies: HashMap<FileId, (Content, crate::model::cut::Attrs)> = HashMap::new();
         for (node, data) in nodes.iter().zip(&mut datas) {
             let wanted = {
                 let share = self.share.lock();
@@ -264,7 +263,7 @@ impl Host {
                 old.thaw(&self.budget);
             }
             let file = bodies[&id].0.clone();
-            datas[at].frozen = Some(Frozen::new(seq, version, size, tags, file));
+            datas[at].frozen = Some(Frozen::new(id, seq, version, size, tags, file));
         }
         drop(datas);
 

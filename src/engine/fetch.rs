@@ -22,7 +22,6 @@ use crate::store::At;
 use rustix::fs::RenameFlags;
 use std::collections::HashSet;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -193,7 +192,7 @@ impl Host {
         let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| request.expect.gaps(&r)).collect();
         unwanted.into_iter().for_each(|r| missing.remove(r));
         let file = self.data_file(&node, &mut data, true)?;
-        let times = file.metadata()?.modified()?;
+        let times = file.stat()?.mtime;
         let mut present = ChunkSet::new();
         for piece in pieces {
             for range in missing.within(&piece.chunks()) {
@@ -213,7 +212,7 @@ impl Host {
         if present.is_empty() {
             return Ok(());
         }
-        file.set_times(std::fs::FileTimes::new().set_modified(times))?;
+        file.set_times(None, Some(times))?;
         let mut share = self.share.lock();
         self.commit(&mut share, Record::Present { file: id, chunks: present })?;
         let whole = share.file(id).is_some_and(|f| f.is_whole());

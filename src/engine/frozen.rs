@@ -5,17 +5,15 @@
 
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::dirty::Dirty;
-use crate::model::ids::{Seq, WriterId};
+use crate::model::ids::{FileId, Seq, WriterId};
 use crate::model::version::Version;
-use crate::store::{self, At, Backing};
-use std::fs::File;
+use crate::store::{self, At, Backing, Content};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub struct Frozen {
+    id: FileId,
     pub seq: Seq,
     pub version: Version,
     size: u64,
@@ -24,9 +22,9 @@ pub struct Frozen {
     /// Chunks of the cut that are still only in the file.
     wanted: ChunkSet,
     saved: ChunkSet,
-    aside: Option<File>,
+    aside: Option<Content>,
     /// Keeps the content alive when the file is unlinked.
-    pub file: Arc<File>,
+    pub file: Content,
 }
 
 /// Bytes copied aside by all frozen cuts together.
@@ -34,9 +32,9 @@ pub struct Frozen {
 pub struct Budget(AtomicU64);
 
 impl Frozen {
-    pub fn new(seq: Seq, version: Version, size: u64, tags: Dirty, file: Arc<File>) -> Frozen {
+    pub fn new(id: FileId, seq: Seq, version: Version, size: u64, tags: Dirty, file: Content) -> Frozen {
         let wanted = tags.since(0).collect();
-        Frozen { seq, version, size, tags, wanted, saved: ChunkSet::new(), aside: None, file }
+        Frozen { id, seq, version, size, tags, wanted, saved: ChunkSet::new(), aside: None, file }
     }
 
     /// Copies aside what of `chunks` the cut still needs. On an error (no space, budget spent) the caller
@@ -52,7 +50,7 @@ impl Frozen {
             }
             if self.aside.is_none() {
                 // Nameless from the start: it goes with the daemon.
-                let name = format!("aside-{}-{:x}", self.seq, Arc::as_ptr(&self.file) as usize);
+                let name = format!("aside-{}-{}", self.seq, self.id);
                 self.aside = Some(backing.create(At::Staging(&name), 0o600)?);
                 backing.unlink(At::Staging(&name))?;
             }
@@ -82,7 +80,7 @@ impl Frozen {
     pub fn read(&self, chunks: &Range<u64>) -> io::Result<Vec<u8>> {
         let bytes = chunk::bytes(chunks, self.size);
         let mut buffer = vec![0; (bytes.end - bytes.start) as usize];
-        let mut fill = |file: &File, range: Range<u64>| {
+        let mut fill = |file: &Content, range: Range<u64>| {
             let at = chunk::bytes(&range, self.size);
             let part = &mut buffer[(at.start - bytes.start) as usize..(at.end - bytes.start) as usize];
             file.read_exact_at(part, at.start)

@@ -6,6 +6,7 @@ use super::frozen::Budget;
 use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::queues::{Inbox, InboxEar, Server, Trigger};
+use super::recovery::Random;
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
@@ -17,11 +18,10 @@ use crate::model::ids::FileId;
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::share::Share;
-use crate::store::{self, At, Backing, Identity, Journal, Lsn};
+use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn};
 use crate::wire::{Key, Link};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -55,6 +55,7 @@ pub struct Host {
     pub(super) journal: Journal,
     pub(super) identity: Identity,
     pub(super) checkpointer: Checkpointer,
+    pub(super) random: Mutex<Random>,
     pub(super) kernel: Kernel,
     pub(super) locks: LockTable,
     /// Whether owner and group are ours to set.
@@ -128,8 +129,8 @@ impl Host {
     }
 
     /// The backing file of a node whose `data` is locked, opened where it is not yet.
-    pub(super) fn data_file(&self, node: &Node, data: &mut Data, write: bool) -> Result<Arc<File>, FsError> {
-        if let Some(file) = data.file.upgrade()
+    pub(super) fn data_file(&self, node: &Node, data: &mut Data, write: bool) -> Result<Content, FsError> {
+        if let Some(file) = data.open()
             && (data.writable || !write)
         {
             return Ok(file);
@@ -137,25 +138,20 @@ impl Host {
         let location = self.share.lock().file(node.id).map(|f| (f.partial, f.name.clone()));
         let Some((partial, Some(name))) = location else {
             // Unlinked: only who has it open still reaches it.
-            return data.file.upgrade().ok_or(FsError::NotFound);
+            return data.open().ok_or(FsError::NotFound);
         };
         let at = if partial { At::Partial(node.id) } else { At::Name(&name) };
-        let file = match self.backing.open_file(at, true) {
-            Ok(file) => {
-                data.writable = true;
-                file
-            }
+        let (file, writable) = match self.backing.open_file(at, true) {
+            Ok(file) => (file, true),
             Err(e)
                 if !write
                     && matches!(e.errno(), libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY) =>
             {
-                data.writable = false;
-                self.backing.open_file(at, false)?
+                (self.backing.open_file(at, false)?, false)
             }
             Err(e) => return Err(e.into()),
         };
-        let file = Arc::new(file);
-        data.file = Arc::downgrade(&file);
+        data.opened(&file, writable);
         Ok(file)
     }
 }

@@ -7,7 +7,7 @@
 
 use super::host::Host;
 use super::node::Held;
-use super::pending::{Content, LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, still_missing};
+use super::pending::{LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, Staged, still_missing};
 use super::pieces::{self, digest};
 use super::queues::{Inbound, InboxEar};
 use super::wants::Need;
@@ -69,7 +69,7 @@ impl Host {
                     let name = pieces::staging_name(seq, file);
                     self.backing
                         .create(At::Staging(&name), 0o600)
-                        .map(|f| e.insert(Content { file: f, name, have: ChunkSet::new() }))
+                        .map(|f| e.insert(Staged { file: f, name, have: ChunkSet::new() }))
                 }
             };
             let written = content.and_then(|content| {

@@ -13,6 +13,7 @@ use super::wants::Fetch;
 use super::{live, recovery};
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
+use crate::store::Site;
 use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -25,8 +26,14 @@ impl Host {
     /// Opens the store: lock, recovery, adoption of what lies there. Nothing is touched by path
     /// afterwards, so that the mount may cover the directory.
     pub fn open(options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
+        let site = Site::open(&options.store)?;
+        Host::open_in(site, options, runtime)
+    }
+
+    /// As [`Host::open`], in a place of the caller's making.
+    pub fn open_in(site: Site, options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
         let key = Key::load(&options.key_file)?;
-        let recovered = recovery::open(&options.store)?;
+        let recovered = recovery::open(site)?;
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
         let host = Arc::new_cyclic(|me| Host {
@@ -37,6 +44,7 @@ impl Host {
             journal: recovered.journal,
             identity: recovered.identity,
             checkpointer: Checkpointer::new(recovered.meta, recovered.machine_boot),
+            random: Mutex::new(recovered.random),
             kernel: Kernel::new(),
             locks: LockTable::default(),
             owner: rustix::process::geteuid().is_root(),

@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::host::{Ears, Host};
 use super::queues::{Filling, Inbound, Request, Trigger};
+use super::recovery::new_writer;
 use super::{checkpoint, cutter, fetch, inbound, serve};
 use crate::model::ids::LogPosition;
 use crate::model::message::{Hello, Message};
@@ -165,7 +166,7 @@ impl Host {
             if ahead {
                 // We are an older self, restored: the numbers since are taken.
                 tracing::warn!("the peer has seen more of this host than this host remembers");
-                let began = Record::Began { writer: crate::store::random_writer() };
+                let began = Record::Began { writer: new_writer(&mut self.random.lock()) };
                 if let Err(error) = self.commit(&mut share, began) {
                     tracing::error!("a new writer could not be journaled: {error}");
                 }

@@ -3,7 +3,7 @@
 //! Invariant: only who holds `meta` writes to the store, one checkpoint at a time.
 
 use crate::model::share::Header;
-use crate::store::Meta;
+use crate::store::MetaStore;
 use bincode::{Decode, Encode};
 use parking_lot::{Condvar, Mutex};
 
@@ -19,14 +19,14 @@ pub(super) struct Stored {
 
 /// The metadata store in the checkpointer's hands, and the word for it to stop.
 pub struct Checkpointer {
-    pub(super) meta: Mutex<Meta>,
+    pub(super) meta: Mutex<Box<dyn MetaStore>>,
     pub(super) machine_boot: String,
     pub(super) stop: Mutex<bool>,
     pub(super) stopped: Condvar,
 }
 
 impl Checkpointer {
-    pub(super) fn new(meta: Meta, machine_boot: String) -> Checkpointer {
+    pub(super) fn new(meta: Box<dyn MetaStore>, machine_boot: String) -> Checkpointer {
         Checkpointer {
             meta: Mutex::new(meta),
             machine_boot,

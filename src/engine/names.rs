@@ -13,10 +13,8 @@ use crate::fs::volume::{Attr, Caller, Opened, Result};
 use crate::model::ids::FileId;
 use crate::model::name::{BadName, Name};
 use crate::model::record::Record;
-use crate::store::At;
+use crate::store::{At, Content, is_shareable};
 use rustix::fs::RenameFlags;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,17 +28,16 @@ pub(super) fn name(bytes: &[u8]) -> Result<Name> {
 }
 
 impl Host {
-    pub(super) fn make(&self, caller: Caller, name: &Name, mode: u32) -> Result<(FileId, u64, File)> {
+    pub(super) fn make(&self, caller: Caller, name: &Name, mode: u32) -> Result<(FileId, u64, Content)> {
         if self.backing.stat(At::Name(name)).is_ok() {
             // A directory or link that was left alone stands there.
             return Err(Error::Exists);
         }
         let file = self.backing.create(At::Name(name), mode & 0o7777)?;
         if self.owner && (caller.uid, caller.gid) != (0, 0) {
-            let (uid, gid) = (Some(caller.uid), Some(caller.gid));
-            std::os::unix::fs::fchown(&file, uid, gid)?;
+            file.set_owner(Some(caller.uid), Some(caller.gid))?;
         }
-        let disk = file.metadata()?.ino();
+        let disk = file.stat()?.ino;
         let mut share = self.share.lock();
         let id = share.next_file();
         let record = Record::Created { file: id, name: name.clone(), size: 0, disk };
@@ -61,15 +58,14 @@ impl Host {
         }
         let _names = self.names.write();
         let Ok(stat) = self.backing.stat(At::Name(name)) else { return Err(Error::NotFound) };
-        let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_nlink == 1;
         let mut share = self.share.lock();
         if share.named(name).is_some() {
             return Ok(());
         }
-        if !regular {
+        if !is_shareable(&stat) {
             return Err(Error::NotFound);
         }
-        let (file, size, disk) = (share.next_file(), stat.st_size as u64, stat.st_ino);
+        let (file, size, disk) = (share.next_file(), stat.size, stat.ino);
         self.commit(&mut share, Record::Created { file, name: name.clone(), size, disk })?;
         drop(share);
         let _ = self.triggers.send(Trigger::Fresh(file));
@@ -93,10 +89,8 @@ impl Host {
                 None => {
                     let (id, ino, file) = self.make(caller, &name, mode)?;
                     let node = self.nodes.get(id, ino);
-                    let file = Arc::new(file);
                     let mut data = node.data.lock();
-                    data.file = Arc::downgrade(&file);
-                    data.writable = true;
+                    data.opened(&file, true);
                     let attr = attr_of(&file, ino)?;
                     let opened = self.opened(caller, &node, &mut data, file, flags)?;
                     return Ok((attr, opened));
@@ -106,7 +100,7 @@ impl Host {
         let node = self.node(existing).ok_or(Error::NotFound)?;
         let opened = self.open_node(caller, &node, flags)?;
         let data = node.data.lock();
-        let file = data.file.upgrade().ok_or(Error::NotFound)?;
+        let file = data.open().ok_or(Error::NotFound)?;
         Ok((attr_of(&file, node.ino)?, opened))
     }
 
@@ -126,7 +120,7 @@ impl Host {
         caller: Caller,
         node: &Held,
         data: &mut Data,
-        file: Arc<File>,
+        file: Content,
         flags: i32,
     ) -> Result<Opened> {
         let access = flags & libc::O_ACCMODE;
@@ -140,7 +134,7 @@ impl Host {
             self.mapped.lock().insert(node.id);
         }
         let whole = self.share.lock().file(node.id).is_some_and(|f| f.is_whole() && !f.partial);
-        let backing = if whole { Some(file.clone()) } else { None };
+        let backing = if whole { file.descriptor().cloned() } else { None };
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let open = Handle { node: node.clone(), file, writer, mappable };
         self.handles.write().insert(handle, Arc::new(open));

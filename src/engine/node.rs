@@ -6,12 +6,13 @@
 use super::frozen::Frozen;
 use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
+use crate::store::{Content, File, Time};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
+use tokio::time::Instant;
 
 pub struct Node {
     pub id: FileId,
@@ -22,7 +23,7 @@ pub struct Node {
 #[derive(Default)]
 pub struct Data {
     /// The open backing file, shared by all handles, and whether it can be written.
-    pub file: Weak<File>,
+    pub file: Option<Weak<dyn File>>,
     pub writable: bool,
     /// The last cut as it stood, while the peer may still ask for it.
     pub frozen: Option<Frozen>,
@@ -32,15 +33,27 @@ pub struct Data {
     /// pages: written back from a mapping, such bytes are nobody's change.
     pub shadows: HashMap<u64, Vec<u8>>,
     /// The file's mtime as our own writes left it, while somebody's stores go past us.
-    pub unseen: Option<SystemTime>,
+    pub unseen: Option<Time>,
     /// Set when the file was unlinked: what of it will never come.
     pub orphan: Option<ChunkSet>,
+}
+
+impl Data {
+    /// The backing file, where it is open.
+    pub fn open(&self) -> Option<Content> {
+        self.file.as_ref()?.upgrade()
+    }
+
+    /// Notes the backing file, now open.
+    pub fn opened(&mut self, file: &Content, writable: bool) {
+        (self.file, self.writable) = (Some(Arc::downgrade(file)), writable);
+    }
 }
 
 /// An open file of a program.
 pub struct Handle {
     pub node: Held,
-    pub file: Arc<File>,
+    pub file: Content,
     /// The process that opened it for writing.
     pub writer: Option<u32>,
     pub mappable: bool,
@@ -59,13 +72,13 @@ pub struct Held {
 /// Files that a peer's cut has just replaced or unlinked. Who looked the name up a moment before finds the
 /// file open still, as on a local disk.
 #[derive(Default)]
-pub struct Graves(Mutex<VecDeque<(Instant, Arc<File>, Held)>>);
+pub struct Graves(Mutex<VecDeque<(Instant, Content, Held)>>);
 
 /// How long after its end a file can still be opened.
 const GRACE: Duration = Duration::from_secs(2);
 
 impl Graves {
-    pub fn keep(&self, file: Arc<File>, node: Held) {
+    pub fn keep(&self, file: Content, node: Held) {
         self.0.lock().push_back((Instant::now(), file, node));
         self.tidy();
     }

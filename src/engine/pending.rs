@@ -10,8 +10,8 @@ use crate::model::ids::{FileId, Seq};
 use crate::model::judge::BodyVerdict;
 use crate::model::message::Ack;
 use crate::model::version::Version;
+use crate::store::Content;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// An apply waits this long for programs that hold locks on its files.
@@ -20,7 +20,7 @@ pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A cut of the peer that is not applied yet.
 pub(super) struct Pending {
     pub cut: Cut,
-    pub content: HashMap<FileId, Content>,
+    pub content: HashMap<FileId, Staged>,
     pub asked: HashMap<FileId, ChunkSet>,
     pub since: Instant,
     pub watched: bool,
@@ -44,12 +44,12 @@ pub(super) enum Readiness {
 pub(super) struct Queue {
     pub pending: BTreeMap<Seq, Pending>,
     /// Staged content of an earlier session, for the same version of the same file.
-    kept: HashMap<(FileId, Version), Content>,
+    kept: HashMap<(FileId, Version), Staged>,
 }
 
 /// Content of a large cut, in a staging file at its own offsets.
-pub(super) struct Content {
-    pub file: File,
+pub(super) struct Staged {
+    pub file: Content,
     pub name: String,
     pub have: ChunkSet,
 }
@@ -95,7 +95,7 @@ impl Queue {
 
 impl Pending {
     /// A cut found in the journal after a crash.
-    pub(super) fn again(cut: Cut, content: HashMap<FileId, Content>) -> Pending {
+    pub(super) fn again(cut: Cut, content: HashMap<FileId, Staged>) -> Pending {
         Pending {
             cut,
             content,

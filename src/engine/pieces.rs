@@ -6,13 +6,11 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::{CHUNK, GROUP};
-use crate::store;
+use crate::store::{self, Content};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 /// The bytes of `chunks`, in pieces of at most a chunk group.
-pub(super) fn read_pieces(file: &File, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
+pub(super) fn read_pieces(file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for range in chunks.iter() {
         let mut first = range.start;
@@ -42,7 +40,7 @@ pub(super) fn staging_name(cut: Seq, file: FileId) -> String {
 }
 
 /// Writes the pieces of a large cut into its staging file.
-pub(super) fn write_pieces(file: &File, pieces: &[Piece]) -> store::Result<()> {
+pub(super) fn write_pieces(file: &Content, pieces: &[Piece]) -> store::Result<()> {
     for piece in pieces {
         file.write_all_at(&piece.bytes, piece.first * CHUNK)
             .map_err(|source| store::Error::Io { what: "staging a cut".into(), source })?;

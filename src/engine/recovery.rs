@@ -13,25 +13,33 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
 use crate::model::cut::Cut;
 use crate::model::file::File;
-use crate::model::ids::{FileId, Seq};
+use crate::model::ids::{FileId, Seq, WriterId};
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::share::Share;
-use crate::store::{self, At, Backing, Identity, Journal, Lsn, Meta, Opened, RealDisk, Stamp};
+use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Site, Stamp};
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 pub(super) struct Recovered {
     pub backing: Backing,
     pub journal: Journal,
-    pub meta: Meta,
+    pub meta: Box<dyn MetaStore>,
     pub identity: Identity,
     pub machine_boot: String,
+    pub random: Random,
     pub share: Share,
     /// Cuts to be applied again, and whether part of their content is staged.
     pub redo: Vec<(Cut, bool)>,
     pub left_alone: usize,
+}
+
+/// Gives numbers that were never given before.
+pub(super) type Random = Box<dyn FnMut() -> u128 + Send>;
+
+/// A writer that nobody was before.
+pub(super) fn new_writer(random: &mut Random) -> WriterId {
+    WriterId(random() as u64)
 }
 
 /// How the last daemon ended.
@@ -45,12 +53,10 @@ enum End {
     Lost,
 }
 
-pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
-    let backing = Backing::open(dir)?;
-    let identity = store::load_or_create(&backing)?;
-    let machine_boot = store::machine_boot();
-    let (mut meta, opened) = Meta::open(&backing)?;
-    let disk = RealDisk::new(backing.journal_dir())?;
+pub(super) fn open(site: Site) -> Result<Recovered, Error> {
+    let Site { disk, mut meta, opened, boot: machine_boot, mut random } = site;
+    let identity = store::load_or_create(&*disk, &mut random)?;
+    let backing = Backing::new(disk.clone());
     let (journal, records) = Journal::open(disk)?;
 
     let stored = meta.load()?;
@@ -77,7 +83,7 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
             Share::restore(stored_header.header, files)
         }
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
-        None => Share::new(identity.replica, store::random_writer()),
+        None => Share::new(identity.replica, new_writer(&mut random)),
     };
     let replayed = end != End::Never;
     let redo = if replayed { replay(&mut share, &records, stored.lsn, end)? } else { Vec::new() };
@@ -87,7 +93,7 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
     let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained };
     if end == End::Lost {
         // What the old writer counted last may be forgotten; its numbers are never used again.
-        work.commit(Record::Began { writer: store::random_writer() })?;
+        work.commit(Record::Began { writer: new_writer(&mut random) })?;
     }
     let redone: HashSet<FileId> = redo.iter().flat_map(|(cut, _)| cut.files.iter().map(|f| f.file)).collect();
     // New files of theirs may be on the disk already, as the peer had them.
@@ -98,7 +104,7 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
         .map(|(name, body)| (name, (body.attrs.size, body.attrs.mtime)))
         .collect();
     let left_alone = work.line_up(&redone, &half_done)?;
-    Ok(Recovered { backing, journal, meta, identity, machine_boot, share, redo, left_alone })
+    Ok(Recovered { backing, journal, meta, identity, machine_boot, random, share, redo, left_alone })
 }
 
 /// Applies the journal's records that the metadata store has not seen.
@@ -267,7 +273,7 @@ impl Work<'_> {
     }
 
     fn check_partial(&mut self, id: FileId, file: &File) -> store::Result<()> {
-        let size = self.backing.stat(At::Partial(id)).map_or(0, |s| s.st_size as u64);
+        let size = self.backing.stat(At::Partial(id)).map_or(0, |s| s.size);
         if size != file.size {
             self.set_partial_size(id, file.size)?;
         }

@@ -10,7 +10,6 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::message::Message;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// The server thread.

@@ -1,6 +1,6 @@
 //! The directory as programs see it: every request of the kernel's door, answered from this replica.
 
-use super::attrs::{attr, attr_of, timespec};
+use super::attrs::{attr, attr_of, disk_time};
 use super::host::{Host, location};
 use super::names::name;
 use super::node::{Handle, Held};
@@ -9,11 +9,8 @@ use crate::fs::volume::*;
 use crate::model::chunk;
 use crate::model::ids::FileId;
 use crate::model::limits::XATTR_BYTES;
-use crate::store;
-use rustix::fs::{Timespec, Timestamps, XattrFlags};
-use std::fs::File;
+use crate::store::Content;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Bytes that one copy_file_range(2) moves at most; the caller goes on from there.
 const COPY_BYTES: u64 = 8 << 20;
@@ -33,14 +30,13 @@ impl Host {
     }
 
     fn root(&self) -> Result<Attr> {
-        let stat = rustix::fs::fstat(self.backing.root())?;
-        Ok(Attr { is_dir: true, nlink: 2, ..attr(&stat, ROOT) })
+        Ok(Attr { is_dir: true, nlink: 2, ..attr(&self.backing.root()?, ROOT) })
     }
 
     fn change<T>(
         &self,
         ino: Ino,
-        change: impl FnOnce(&Held, &mut super::node::Data, &File) -> Result<T>,
+        change: impl FnOnce(&Held, &mut super::node::Data, &Content) -> Result<T>,
     ) -> Result<T> {
         let node = self.ino_node(ino)?;
         let mut data = node.data.lock();
@@ -108,7 +104,7 @@ impl Volume for Host {
             // The directory's own mode and owner are this host's matter.
             return match set {
                 SetAttr { mode: None, uid: None, gid: None, size: None, atime, mtime } => {
-                    rustix::fs::futimens(self.backing.root(), &timestamps(atime, mtime))?;
+                    self.backing.set_root_times(atime.map(disk_time), mtime.map(disk_time))?;
                     self.root()
                 }
                 _ => Err(Error::NotPermitted),
@@ -127,14 +123,13 @@ impl Volume for Host {
                 self.touch(node)?;
             }
             if set.uid.is_some() || set.gid.is_some() {
-                std::os::unix::fs::fchown(file, set.uid, set.gid)?;
+                file.set_owner(set.uid, set.gid)?;
             }
             if let Some(mode) = set.mode {
-                rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777))?;
+                file.set_mode(mode & 0o7777)?;
             }
             if set.atime.is_some() || set.mtime.is_some() {
-                let times = timestamps(set.atime, set.mtime);
-                rustix::fs::futimens(file, &times)?;
+                file.set_times(set.atime.map(disk_time), set.mtime.map(disk_time))?;
             }
             attr_of(file, ino)
         })
@@ -163,7 +158,7 @@ impl Volume for Host {
         let Ok(open) = self.handle(handle) else { return };
         let mut data = open.node.data.lock();
         if data.unseen.is_none() {
-            data.unseen = open.file.metadata().and_then(|m| m.modified()).ok();
+            data.unseen = open.file.stat().map(|s| s.mtime).ok();
         }
     }
 
@@ -241,14 +236,14 @@ impl Volume for Host {
     }
 
     fn statfs(&self) -> Result<StatFs> {
-        let fs = self.backing.statvfs()?;
+        let fs = self.backing.space()?;
         Ok(StatFs {
-            block: fs.f_frsize as u32,
-            blocks: fs.f_blocks,
-            free: fs.f_bfree,
-            available: fs.f_bavail,
-            files: fs.f_files,
-            files_free: fs.f_ffree,
+            block: u32::try_from(fs.block).unwrap_or(u32::MAX),
+            blocks: fs.blocks,
+            free: fs.free,
+            available: fs.available,
+            files: fs.files,
+            files_free: fs.files_free,
         })
     }
 
@@ -258,7 +253,7 @@ impl Volume for Host {
         }
         self.change(ino, |_, _, file| {
             let mut value = vec![0; XATTR_BYTES];
-            let len = rustix::fs::fgetxattr(file, name, &mut value[..]).map_err(xattr_error)?;
+            let len = file.xattr(name, &mut value).map_err(xattr_error)?;
             value.truncate(len);
             Ok(value)
         })
@@ -270,8 +265,7 @@ impl Volume for Host {
         }
         self.change(ino, |node, _, file| {
             self.touch(node)?;
-            let flags = XattrFlags::from_bits_retain(flags as u32);
-            rustix::fs::fsetxattr(file, name, value, flags).map_err(xattr_error)
+            file.set_xattr(name, value, flags as u32).map_err(xattr_error)
         })
     }
 
@@ -281,7 +275,7 @@ impl Volume for Host {
         }
         self.change(ino, |node, _, file| {
             self.touch(node)?;
-            rustix::fs::fremovexattr(file, name).map_err(xattr_error)
+            file.remove_xattr(name).map_err(xattr_error)
         })
     }
 
@@ -290,9 +284,8 @@ impl Volume for Host {
             return Ok(Vec::new());
         }
         self.change(ino, |_, _, file| {
-            let mut names = vec![0; XATTR_BYTES];
-            let len = rustix::fs::flistxattr(file, &mut names[..]).map_err(xattr_error)?;
-            let names = names[..len].split(|b| *b == 0);
+            let names = file.xattrs().map_err(xattr_error)?;
+            let names = names.split(|b| *b == 0);
             Ok(names.filter(|n| n.starts_with(b"user.")).map(<[u8]>::to_vec).collect())
         })
     }
@@ -306,20 +299,19 @@ impl Volume for Host {
 
     fn lseek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64> {
         let open = self.handle(handle)?;
-        let size = open.file.metadata()?.len();
+        let size = open.file.len()?;
         if offset >= size {
             return Err(Error::PastEnd);
         }
         let whole = self.share.lock().file(open.node.id).is_none_or(|f| f.is_whole());
-        let from = match (whence, whole) {
-            (libc::SEEK_DATA, true) => rustix::fs::SeekFrom::Data(offset),
-            (libc::SEEK_HOLE, true) => rustix::fs::SeekFrom::Hole(offset),
+        match (whence, whole) {
+            (libc::SEEK_DATA, true) => Ok(open.file.seek_data(offset)?),
+            (libc::SEEK_HOLE, true) => Ok(open.file.seek_hole(offset)?),
             // What is not held may be anything: all of it counts as data.
-            (libc::SEEK_DATA, false) => return Ok(offset),
-            (libc::SEEK_HOLE, false) => return Ok(size),
-            _ => return Err(Error::Invalid),
-        };
-        Ok(rustix::fs::seek(&*open.file, from)?)
+            (libc::SEEK_DATA, false) => Ok(offset),
+            (libc::SEEK_HOLE, false) => Ok(size),
+            _ => Err(Error::Invalid),
+        }
     }
 
     fn copy_range(&self, from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64) -> Answer<u64> {
@@ -343,12 +335,6 @@ impl Volume for Host {
     }
 }
 
-/// Times to set; those not given stay.
-fn timestamps(atime: Option<SystemTime>, mtime: Option<SystemTime>) -> Timestamps {
-    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT as _ };
-    Timestamps { last_access: atime.map_or(omit, timespec), last_modification: mtime.map_or(omit, timespec) }
-}
-
 impl Host {
     fn copy(&self, from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64) -> Result<u64> {
         let (source, target) = (self.handle(from)?, self.handle(to)?);
@@ -360,7 +346,7 @@ impl Host {
         let mut done = 0;
         while done < len {
             let want = (len - done).min(buffer.len() as u64) as usize;
-            let got = store::read_full_at(&source.file, &mut buffer[..want], from_offset + done)?;
+            let got = source.file.read_full_at(&mut buffer[..want], from_offset + done)?;
             if got == 0 {
                 break;
             }
@@ -373,29 +359,29 @@ impl Host {
     }
 }
 
-fn read_file(file: &File, offset: u64, size: u32) -> Result<Vec<u8>> {
+fn read_file(file: &Content, offset: u64, size: u32) -> Result<Vec<u8>> {
     let mut bytes = vec![0; size as usize];
-    let len = store::read_full_at(file, &mut bytes, offset)?;
+    let len = file.read_full_at(&mut bytes, offset)?;
     bytes.truncate(len);
     Ok(bytes)
 }
 
 /// Clears the set-id bits as a write by who is not the owner does.
-fn kill_suid(file: &File) -> Result<()> {
-    let mode = rustix::fs::fstat(file)?.st_mode;
+fn kill_suid(file: &Content) -> Result<()> {
+    let mode = file.stat()?.mode;
     let mut clear = libc::S_ISUID;
     if mode & libc::S_IXGRP != 0 {
         clear |= libc::S_ISGID;
     }
     if mode & clear != 0 {
-        rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777 & !clear))?;
+        file.set_mode(mode & !clear)?;
     }
     Ok(())
 }
 
-fn xattr_error(error: rustix::io::Errno) -> Error {
-    match error {
-        rustix::io::Errno::NODATA => Error::NoAttribute,
-        other => other.into(),
+fn xattr_error(error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::ENODATA) => Error::NoAttribute,
+        _ => error.into(),
     }
 }

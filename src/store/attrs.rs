@@ -4,96 +4,75 @@
 //! attribute that does not travel, changes only what differs, and sets the mtime last, because
 //! whatever comes after could move it.
 
-use super::backing::nanoseconds;
+use super::disk::{Content, File, Time};
 use crate::model::cut::Attrs;
 use crate::model::limits::{XATTR_BYTES, XATTRS};
-use rustix::fs::{Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
-use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 
 type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
+const READABLE: u32 = 0o400;
+const WRITABLE: u32 = 0o200;
+
 /// Size in bytes, permission bits, owner, mtime in nanoseconds and `user.*` attributes. Attributes
 /// over the limits are passed over, and a file system without them has none.
-pub fn read_attrs(file: &File) -> io::Result<Attrs> {
-    let stat = rustix::fs::fstat(file)?;
+pub fn read_attrs(file: &Content) -> io::Result<Attrs> {
+    let stat = file.stat()?;
     Ok(Attrs {
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: mtime(&stat),
-        xattrs: read_xattrs(file)?.into_iter().collect(),
+        size: stat.size,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: stat.mtime.nanoseconds(),
+        xattrs: read_xattrs(&**file)?.into_iter().collect(),
     })
 }
 
 /// Puts on everything but the size; the owner only with `owner`, which takes root. An extended
 /// attribute that this file system refuses is reported when all the rest is done; where it has none
 /// at all, they are left out.
-pub fn apply_attrs(file: &File, attrs: &Attrs, owner: bool) -> io::Result<()> {
-    let stat = rustix::fs::fstat(file)?;
+pub fn apply_attrs(file: &Content, attrs: &Attrs, owner: bool) -> io::Result<()> {
+    let stat = file.stat()?;
     // Before the mode: a change of owner takes set-id bits away.
-    if owner && (stat.st_uid, stat.st_gid) != (attrs.uid, attrs.gid) {
-        rustix::fs::fchown(file, Some(Uid::from_raw(attrs.uid)), Some(Gid::from_raw(attrs.gid)))?;
+    if owner && (stat.uid, stat.gid) != (attrs.uid, attrs.gid) {
+        file.set_owner(Some(attrs.uid), Some(attrs.gid))?;
     }
-    let xattrs = apply_xattrs(file, attrs);
-    if rustix::fs::fstat(file)?.st_mode & 0o7777 != attrs.mode {
-        rustix::fs::fchmod(file, Mode::from_raw_mode(attrs.mode))?;
+    let xattrs = apply_xattrs(&**file, attrs);
+    if file.stat()?.mode != attrs.mode {
+        file.set_mode(attrs.mode)?;
     }
-    if mtime(&rustix::fs::fstat(file)?) != attrs.mtime {
-        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
-        let last_modification = Timespec {
-            tv_sec: attrs.mtime.div_euclid(1_000_000_000),
-            tv_nsec: attrs.mtime.rem_euclid(1_000_000_000) as _,
-        };
-        rustix::fs::futimens(file, &Timestamps { last_access, last_modification })?;
+    if file.stat()?.mtime.nanoseconds() != attrs.mtime {
+        file.set_times(None, Some(Time::from_nanoseconds(attrs.mtime)))?;
     }
-    Ok(xattrs?)
+    xattrs
 }
 
-fn mtime(stat: &Stat) -> i64 {
-    nanoseconds(stat.st_mtime, stat.st_mtime_nsec)
-}
-
-fn apply_xattrs(file: &File, attrs: &Attrs) -> rustix::io::Result<()> {
+fn apply_xattrs(file: &dyn File, attrs: &Attrs) -> io::Result<()> {
     let held = read_xattrs(file)?;
     let mut result = Ok(());
     for (name, value) in &attrs.xattrs {
         if held.get(name) != Some(value) {
-            let set = || rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty());
-            match permitted(file, Mode::WUSR, set) {
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(e) => result = result.and(Err(e)),
+            match permitted(file, WRITABLE, || file.set_xattr(name, value, 0)) {
+                Err(e) if e.raw_os_error() != Some(libc::EOPNOTSUPP) => result = result.and(Err(e)),
+                _ => {}
             }
         }
     }
     // Only what would have travelled: one that is over the limits stays.
     for name in held.keys().filter(|name| attrs.xattrs.binary_search_by(|x| x.0.cmp(name)).is_err()) {
-        match permitted(file, Mode::WUSR, || rustix::fs::fremovexattr(file, name.as_slice())) {
-            Ok(()) | Err(Errno::NODATA) => {}
-            Err(e) => result = result.and(Err(e)),
+        match permitted(file, WRITABLE, || file.remove_xattr(name)) {
+            Err(e) if e.raw_os_error() != Some(libc::ENODATA) => result = result.and(Err(e)),
+            _ => {}
         }
     }
     result
 }
 
-fn read_xattrs(file: &File) -> rustix::io::Result<Xattrs> {
-    let names = loop {
-        let size = match rustix::fs::flistxattr_query(file) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
-            size => size?,
-        };
-        let mut names = vec![0; size];
-        match rustix::fs::flistxattr(file, &mut names[..]) {
-            // Grown between the two calls.
-            Err(Errno::RANGE) => {}
-            used => {
-                names.truncate(used?);
-                break names;
-            }
-        }
+fn read_xattrs(file: &dyn File) -> io::Result<Xattrs> {
+    let names = match file.xattrs() {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Xattrs::new()),
+        names => names?,
     };
     let mut names: Vec<&[u8]> = names.split(|b| *b == 0).filter(|n| n.starts_with(b"user.")).collect();
     // In order, so that the same ones travel each time where there are too many.
@@ -101,12 +80,13 @@ fn read_xattrs(file: &File) -> rustix::io::Result<Xattrs> {
     let mut xattrs = Xattrs::new();
     let mut value = vec![0; if names.is_empty() { 0 } else { XATTR_BYTES }];
     for name in names {
-        match permitted(file, Mode::RUSR, || rustix::fs::fgetxattr(file, name, &mut value[..])) {
+        match permitted(file, READABLE, || file.xattr(name, &mut value)) {
             Ok(size) if xattrs.len() < XATTRS => {
                 xattrs.insert(name.to_owned(), value[..size].to_owned());
             }
-            // Too many, too long, or removed meanwhile.
-            Ok(_) | Err(Errno::RANGE | Errno::TOOBIG | Errno::NODATA) => {}
+            Ok(_) => {}
+            // Too long, or removed meanwhile.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ERANGE | libc::E2BIG | libc::ENODATA)) => {}
             Err(e) => return Err(e),
         }
     }
@@ -115,17 +95,13 @@ fn read_xattrs(file: &File) -> rustix::io::Result<Xattrs> {
 
 /// Runs `call`; where the mode of a file of ours forbids it, with the permission `bit` lent to the
 /// file for that instant. The kernel asks the mode for `user.*` attributes, not the descriptor.
-fn permitted<T>(
-    file: &File,
-    bit: Mode,
-    mut call: impl FnMut() -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
+fn permitted<T>(file: &dyn File, bit: u32, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     match call() {
-        Err(Errno::ACCESS) => {
-            let mode = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode & 0o7777);
-            rustix::fs::fchmod(file, mode | bit)?;
+        Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
+            let mode = file.stat()?.mode;
+            file.set_mode(mode | bit)?;
             let result = call();
-            rustix::fs::fchmod(file, mode)?;
+            file.set_mode(mode)?;
             result
         }
         result => result,
@@ -135,14 +111,14 @@ fn permitted<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use crate::store::real::content;
 
     /// A file in the build directory: `/tmp` may lie on a file system without attributes.
-    fn file() -> File {
-        tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).or_else(|_| tempfile::tempfile()).unwrap()
+    fn file() -> Content {
+        content(tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).or_else(|_| tempfile::tempfile()).unwrap())
     }
 
-    fn attrs(file: &File) -> Attrs {
+    fn attrs(file: &Content) -> Attrs {
         Attrs {
             mode: 0o6751,
             mtime: -1_500_000_001,
@@ -179,13 +155,9 @@ mod tests {
         let file = file();
         let wanted = attrs(&file);
         apply_attrs(&file, &wanted, true).unwrap();
-        let before = rustix::fs::fstat(&file).unwrap();
+        let before = file.stat().unwrap();
         apply_attrs(&file, &wanted, true).unwrap();
-        let after = rustix::fs::fstat(&file).unwrap();
-        assert_eq!(
-            (before.st_ctime, before.st_ctime_nsec, before.st_atime, before.st_atime_nsec),
-            (after.st_ctime, after.st_ctime_nsec, after.st_atime, after.st_atime_nsec)
-        );
+        assert_eq!(file.stat().unwrap(), before);
     }
 
     #[test]
@@ -204,10 +176,10 @@ mod tests {
 
     #[test]
     fn attributes_beyond_the_limits_neither_travel_nor_are_removed() {
-        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let file = content(tempfile::tempfile_in("/dev/shm").unwrap());
         let name = |i: usize| format!("user.{i:04}");
         for i in 0..XATTRS + 4 {
-            if rustix::fs::fsetxattr(&file, name(i), b"v", XattrFlags::empty()).is_err() {
+            if file.set_xattr(name(i).as_bytes(), b"v", 0).is_err() {
                 return; // This kernel's tmpfs holds fewer.
             }
         }
@@ -222,11 +194,10 @@ mod tests {
     #[test]
     fn a_file_system_without_attributes_takes_the_rest() {
         // A memfd knows no user attributes on many kernels; where it does, they come back.
-        let file = File::from(rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let file = content(rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         let wanted = attrs(&file);
         apply_attrs(&file, &wanted, false).unwrap();
         let held = read_attrs(&file).unwrap();
         assert_eq!((held.mode, held.mtime), (wanted.mode, wanted.mtime));
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o6751);
     }
 }

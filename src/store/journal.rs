@@ -15,7 +15,7 @@
 //! Locks: `tail` before nothing, `flush` before `tail`; disk syncs are waited for under neither, except
 //! where a segment is full.
 
-use super::disk::{Disk, RealDisk};
+use super::disk::{Content, Dir, Disk};
 use super::error::{Error, Result};
 use super::latch::Latch;
 use crate::model::limits::RECORD_BYTES;
@@ -40,9 +40,9 @@ const FORMAT: u32 = 1;
 /// Bytes of the append buffer that are kept between records.
 const KEPT_BUFFER: usize = 1 << 20;
 
-pub struct Journal<D: Disk = RealDisk> {
-    disk: D,
-    tail: Mutex<Tail<D::File>>,
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    tail: Mutex<Tail>,
     flush: Mutex<Flush>,
     flushed: Condvar,
     /// One trim at a time: removals are in order.
@@ -53,10 +53,10 @@ pub struct Journal<D: Disk = RealDisk> {
 }
 
 /// Where the next record goes.
-struct Tail<F> {
+struct Tail {
     /// Oldest first, never empty; the last one is open as `file`.
     segments: VecDeque<Segment>,
-    file: Arc<F>,
+    file: Content,
     /// The last record appended.
     end: Lsn,
     /// The last segment, if its name may not be durable yet.
@@ -77,18 +77,18 @@ struct Flush {
     running: bool,
 }
 
-impl<D: Disk> Journal<D> {
+impl Journal {
     /// Opens the journal and reads it all: the records in order, all of them durable by now.
     /// Errors: [`Error::Corrupt`] where a segment is missing or any but the last one is damaged.
-    pub fn open(disk: D) -> Result<(Journal<D>, Records)> {
+    pub fn open(disk: Arc<dyn Disk>) -> Result<(Journal, Records)> {
         Journal::open_sized(disk, SEGMENT_BYTES, TRIM_BYTES)
     }
 
-    fn open_sized(disk: D, segment_bytes: u64, trim_bytes: u64) -> Result<(Journal<D>, Records)> {
+    fn open_sized(disk: Arc<dyn Disk>, segment_bytes: u64, trim_bytes: u64) -> Result<(Journal, Records)> {
         let fail = |what: &str| Error::io(format!("cannot {what} the journal in .syncfs/journal"));
         let mut firsts = Vec::new();
-        for name in disk.list().map_err(fail("list"))? {
-            firsts.extend(parse_name(&name)?);
+        for (name, _) in disk.list(Dir::Journal).map_err(fail("list"))? {
+            firsts.extend(parse_name(&String::from_utf8_lossy(&name))?);
         }
         firsts.sort_unstable();
         let mut records = Vec::new();
@@ -99,14 +99,14 @@ impl<D: Disk> Journal<D> {
             if *first != end + 1 {
                 return Err(damaged(&format!("records {} to {} are missing", end + 1, first - 1)));
             }
-            let file = disk.open(&file_name(*first)).map_err(fail("open"))?;
-            let bytes = disk.read(&file).map_err(fail("read"))?;
+            let file = disk.open(Dir::Journal, file_name(*first).as_bytes(), true).map_err(fail("open"))?;
+            let bytes = read(&file).map_err(fail("read"))?;
             let good = parse(&bytes, &mut end, &mut records);
             if good < bytes.len() {
                 if i + 1 < firsts.len() {
                     return Err(damaged(&format!("record {} cannot be read", end + 1)));
                 }
-                disk.truncate(&file, good as u64).map_err(fail("cut the torn end off"))?;
+                file.set_len(good as u64).map_err(fail("cut the torn end off"))?;
             }
             segments.push_back(Segment { first: *first, bytes: good as u64 });
             last = Some(file);
@@ -115,14 +115,15 @@ impl<D: Disk> Journal<D> {
             Some(file) => file,
             None => {
                 segments.push_back(Segment { first: 1, bytes: 0 });
-                disk.create(&file_name(1)).map_err(fail("create"))?
+                disk.create(Dir::Journal, file_name(1).as_bytes(), 0o600).map_err(fail("create"))?
             }
         };
         let latch = Latch::default();
         // The cut must be durable before new records follow it, or old ones could come back behind
         // them; and what the caller acts upon must not vanish after it has.
-        latch.run("cannot sync the journal", || disk.sync(&file).and_then(|()| disk.sync_names()))?;
-        let tail = Tail { segments, file: Arc::new(file), end, new_name: None, buffer: Vec::new() };
+        latch
+            .run("cannot sync the journal", || file.sync_data().and_then(|()| disk.sync_dir(Dir::Journal)))?;
+        let tail = Tail { segments, file, end, new_name: None, buffer: Vec::new() };
         let journal = Journal {
             disk,
             tail: Mutex::new(tail),
@@ -152,13 +153,13 @@ impl<D: Disk> Journal<D> {
         let mut buffer = std::mem::take(&mut tail.buffer);
         put_record(&mut buffer, lsn, payload);
         let at = tail.last().bytes;
-        let written = write(&self.disk, &tail.file, &buffer, at);
+        let written = write(&tail.file, &buffer, at);
         let length = buffer.len() as u64;
         if buffer.capacity() <= KEPT_BUFFER {
             tail.buffer = buffer;
         }
         if let Err(e) = written {
-            if let Err(worse) = self.disk.truncate(&tail.file, at) {
+            if let Err(worse) = tail.file.set_len(at) {
                 return Err(self.latch.stop(format!("cannot take back half a journal record: {worse}")));
             }
             return Err(Error::io("cannot append to the journal")(e));
@@ -201,7 +202,7 @@ impl<D: Disk> Journal<D> {
             let tail = self.tail.lock();
             (tail.file.clone(), tail.end)
         };
-        self.latch.run("cannot sync the journal", || self.disk.sync(&file))?;
+        self.latch.run("cannot sync the journal", || file.sync_data())?;
         self.sync_name()?;
         Ok(end)
     }
@@ -220,7 +221,7 @@ impl<D: Disk> Journal<D> {
     }
 
     fn sync_names(&self) -> Result<()> {
-        self.latch.run("cannot sync the journal's directory", || self.disk.sync_names())
+        self.latch.run("cannot sync the journal's directory", || self.disk.sync_dir(Dir::Journal))
     }
 
     /// The last record known to be durable.
@@ -253,31 +254,34 @@ impl<D: Disk> Journal<D> {
             let spare = self.tail.lock().spare(before);
             let Some(oldest) = spare else { return Ok(()) };
             let name = file_name(oldest);
-            self.disk.remove(&name).map_err(Error::io(format!("cannot remove .syncfs/journal/{name}")))?;
+            self.disk
+                .unlink(Dir::Journal, name.as_bytes())
+                .map_err(Error::io(format!("cannot remove .syncfs/journal/{name}")))?;
             self.tail.lock().segments.pop_front();
             self.sync_names()?;
         }
     }
 
     /// Begins a new segment, the old one durable before.
-    fn roll(&self, tail: &mut Tail<D::File>) -> Result<()> {
-        self.latch.run("cannot sync the journal", || self.disk.sync(&tail.file))?;
+    fn roll(&self, tail: &mut Tail) -> Result<()> {
+        self.latch.run("cannot sync the journal", || tail.file.sync_data())?;
         if tail.new_name.is_some() {
             self.sync_names()?;
             tail.new_name = None;
         }
         let first = tail.end + 1;
         let name = file_name(first);
-        let file =
-            self.disk.create(&name).map_err(Error::io(format!("cannot create .syncfs/journal/{name}")))?;
-        tail.file = Arc::new(file);
+        tail.file = self
+            .disk
+            .create(Dir::Journal, name.as_bytes(), 0o600)
+            .map_err(Error::io(format!("cannot create .syncfs/journal/{name}")))?;
         tail.segments.push_back(Segment { first, bytes: 0 });
         tail.new_name = Some(first);
         Ok(())
     }
 }
 
-impl<F> Tail<F> {
+impl Tail {
     /// The oldest segment, if all its records are before `before` and others follow it.
     fn spare(&self, before: Lsn) -> Option<Lsn> {
         let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);
@@ -294,9 +298,10 @@ impl<F> Tail<F> {
     }
 }
 
-fn write<D: Disk>(disk: &D, file: &D::File, bytes: &[u8], at: u64) -> io::Result<()> {
+/// One write, or none.
+fn write(file: &Content, bytes: &[u8], at: u64) -> io::Result<()> {
     loop {
-        match disk.write_at(file, bytes, at) {
+        match file.write_at(bytes, at) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
             Ok(n) if n == bytes.len() => return Ok(()),
@@ -304,6 +309,14 @@ fn write<D: Disk>(disk: &D, file: &D::File, bytes: &[u8], at: u64) -> io::Result
             Ok(_) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
         }
     }
+}
+
+/// Everything in a segment.
+fn read(file: &Content) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_full_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 fn put_record(buffer: &mut Vec<u8>, lsn: Lsn, payload: &[u8]) {

@@ -1,13 +1,28 @@
 use super::*;
+use crate::store::real::RealDisk;
 use crate::store::torn::{Dice, TornDisk};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsFd;
 
 const SEGMENT: u64 = 300;
 
-fn open(disk: &TornDisk) -> Result<(Journal<TornDisk>, Records)> {
-    Journal::open_sized(disk.clone(), SEGMENT, SEGMENT / 4)
+fn open(disk: &TornDisk) -> Result<(Journal, Records)> {
+    Journal::open_sized(Arc::new(disk.clone()), SEGMENT, SEGMENT / 4)
+}
+
+fn open_one(disk: &TornDisk) -> Result<(Journal, Records)> {
+    Journal::open(Arc::new(disk.clone()))
+}
+
+fn segment(disk: &TornDisk, first: Lsn) -> Vec<u8> {
+    disk.bytes(Dir::Journal, file_name(first).as_bytes()).unwrap()
+}
+
+fn put(disk: &TornDisk, name: &str, bytes: Vec<u8>) {
+    disk.put(Dir::Journal, name.as_bytes(), bytes);
+}
+
+fn names(disk: &TornDisk) -> Vec<String> {
+    disk.names(Dir::Journal).into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
 }
 
 fn payload(lsn: Lsn) -> Vec<u8> {
@@ -17,7 +32,7 @@ fn payload(lsn: Lsn) -> Vec<u8> {
 /// A journal of one segment with records 1 to `n`, durable.
 fn filled(n: Lsn) -> TornDisk {
     let disk = TornDisk::new();
-    let (journal, _) = Journal::open(disk.clone()).unwrap();
+    let (journal, _) = open_one(&disk).unwrap();
     for lsn in 1..=n {
         assert_eq!(journal.append(&payload(lsn)).unwrap(), lsn);
     }
@@ -35,15 +50,14 @@ fn numbered(records: &Records) -> Lsn {
 #[test]
 fn records_come_back_in_order_after_the_daemon_dies() {
     let dir = tempfile::tempdir().unwrap();
-    let fd = File::open(dir.path()).unwrap();
-    let real = || RealDisk::new(fd.as_fd()).unwrap();
-    let (journal, records) = Journal::open(real()).unwrap();
+    let real = || Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap())).unwrap();
+    let (journal, records) = real();
     assert!(records.is_empty() && journal.end() == 0);
     for lsn in 1..=1000 {
         assert_eq!(journal.append(&payload(lsn)).unwrap(), lsn);
     }
     drop(journal);
-    let (journal, records) = Journal::open(real()).unwrap();
+    let (journal, records) = real();
     assert_eq!(numbered(&records), 1000);
     assert_eq!((journal.end(), journal.synced()), (1000, 1000));
     assert_eq!(journal.bytes(), (1..=1000).map(|n| 16 + payload(n).len() as u64).sum::<u64>());
@@ -51,29 +65,29 @@ fn records_come_back_in_order_after_the_daemon_dies() {
 
 #[test]
 fn a_torn_last_record_is_cut_off_wherever_it_was_torn() {
-    let whole = filled(5).bytes(&file_name(1)).unwrap();
-    let before = filled(4).bytes(&file_name(1)).unwrap().len();
+    let whole = segment(&filled(5), 1);
+    let before = segment(&filled(4), 1).len();
     for torn in before..whole.len() {
         let disk = TornDisk::new();
-        disk.put(&file_name(1), whole[..torn].to_vec());
-        let (journal, records) = Journal::open(disk.clone()).unwrap();
+        put(&disk, &file_name(1), whole[..torn].to_vec());
+        let (journal, records) = open_one(&disk).unwrap();
         assert_eq!(numbered(&records), 4, "torn at {torn}");
         assert_eq!(journal.append(&payload(5)).unwrap(), 5);
         drop(journal);
-        assert_eq!(disk.bytes(&file_name(1)).unwrap(), whole);
+        assert_eq!(segment(&disk, 1), whole);
     }
 }
 
 #[test]
 fn no_flipped_bit_is_ever_taken_for_a_record() {
-    let whole = filled(6).bytes(&file_name(1)).unwrap();
+    let whole = segment(&filled(6), 1);
     for at in 0..whole.len() {
         for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << bit;
             let disk = TornDisk::new();
-            disk.put(&file_name(1), bytes);
-            let (_, records) = Journal::open(disk).unwrap();
+            put(&disk, &file_name(1), bytes);
+            let (_, records) = open_one(&disk).unwrap();
             assert!(numbered(&records) < 6, "byte {at}, bit {bit}");
         }
     }
@@ -87,26 +101,25 @@ fn damage_before_the_last_segment_is_reported_and_nothing_is_cut() {
         journal.append(&payload(lsn)).unwrap();
     }
     drop(journal);
-    let first = disk.bytes(&file_name(1)).unwrap();
+    let first = segment(&disk, 1);
     let mut bytes = first.clone();
     bytes[100] ^= 1;
-    disk.put(&file_name(1), bytes.clone());
+    put(&disk, &file_name(1), bytes.clone());
     let told = open(&disk).err().unwrap().to_string();
     assert!(told.contains(".syncfs/journal") && told.contains("damaged"), "{told}");
-    assert_eq!(disk.bytes(&file_name(1)).unwrap(), bytes);
+    assert_eq!(segment(&disk, 1), bytes);
     // A segment that is missing altogether.
-    disk.put(&file_name(1), first);
-    let second = disk.list().unwrap()[1].clone();
-    disk.remove(&second).unwrap();
+    put(&disk, &file_name(1), first);
+    disk.unlink(Dir::Journal, names(&disk)[1].as_bytes()).unwrap();
     assert!(open(&disk).err().unwrap().to_string().contains("missing"));
 }
 
 #[test]
 fn a_journal_of_a_newer_format_is_left_alone() {
     let disk = filled(3);
-    disk.put("0000000000000004.v2", vec![]);
-    disk.put("notes.txt", vec![]);
-    assert!(matches!(Journal::open(disk), Err(Error::NewerFormat { .. })));
+    put(&disk, "0000000000000004.v2", vec![]);
+    put(&disk, "notes.txt", vec![]);
+    assert!(matches!(open_one(&disk), Err(Error::NewerFormat { .. })));
 }
 
 /// What was synced is never lost and what is recovered is a prefix, whatever power loss leaves, with
@@ -168,7 +181,7 @@ fn power_loss_at_any_moment_keeps_what_was_synced() {
 #[test]
 fn a_full_disk_refuses_a_record_and_takes_the_next() {
     let disk = TornDisk::new();
-    let (journal, _) = Journal::open(disk.clone()).unwrap();
+    let (journal, _) = open_one(&disk).unwrap();
     journal.append(&payload(1)).unwrap();
     for space in 0..30 {
         disk.set_space(Some(space));
@@ -178,13 +191,13 @@ fn a_full_disk_refuses_a_record_and_takes_the_next() {
     disk.set_space(None);
     assert_eq!(journal.append(&payload(2)).unwrap(), 2);
     drop(journal);
-    assert_eq!(numbered(&Journal::open(disk).unwrap().1), 2);
+    assert_eq!(numbered(&open_one(&disk).unwrap().1), 2);
 }
 
 #[test]
 fn half_a_record_that_cannot_be_taken_back_stops_the_journal() {
     let disk = TornDisk::new();
-    let (journal, _) = Journal::open(disk.clone()).unwrap();
+    let (journal, _) = open_one(&disk).unwrap();
     disk.set_space(Some(5));
     disk.fail_truncate(true);
     assert!(matches!(journal.append(b"record"), Err(Error::Stopped { .. })));
@@ -196,7 +209,7 @@ fn half_a_record_that_cannot_be_taken_back_stops_the_journal() {
 #[test]
 fn a_failed_sync_sticks() {
     let disk = TornDisk::new();
-    let (journal, _) = Journal::open(disk.clone()).unwrap();
+    let (journal, _) = open_one(&disk).unwrap();
     let lsn = journal.append(b"record").unwrap();
     disk.fail_sync(true);
     assert!(matches!(journal.sync(lsn), Err(Error::Stopped { .. })));
@@ -208,7 +221,7 @@ fn a_failed_sync_sticks() {
 
 #[test]
 fn a_record_too_long_is_refused() {
-    let (journal, _) = Journal::open(TornDisk::new()).unwrap();
+    let (journal, _) = open_one(&TornDisk::new()).unwrap();
     assert!(journal.append(&vec![0; RECORD_BYTES + 1]).is_err());
     assert_eq!(journal.append(&vec![0; RECORD_BYTES]).unwrap(), 1);
 }
@@ -222,7 +235,7 @@ fn numbers_go_on_after_everything_was_trimmed() {
     }
     journal.trim(101).unwrap();
     assert_eq!(journal.bytes(), 0);
-    assert_eq!(disk.list().unwrap(), [file_name(101)]);
+    assert_eq!(names(&disk), [file_name(101)]);
     journal.trim(101).unwrap();
     drop(journal);
     disk.crash(1);
@@ -277,8 +290,7 @@ fn syncs_of_many_threads_share_the_disk() {
 #[ignore = "a measurement"]
 fn appending_takes_microseconds() {
     let dir = tempfile::tempdir().unwrap();
-    let fd = File::open(dir.path()).unwrap();
-    let (journal, _) = Journal::open(RealDisk::new(fd.as_fd()).unwrap()).unwrap();
+    let (journal, _) = Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap())).unwrap();
     let start = std::time::Instant::now();
     for _ in 0..200_000 {
         journal.append(&[7; 64]).unwrap();

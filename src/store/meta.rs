@@ -1,6 +1,6 @@
-//! The metadata store: one header, one value per file, and the journal position they stand for.
+//! The metadata store in SQLite.
 //!
-//! SQLite in WAL mode, `.syncfs/meta.db`. Values are opaque here and carry a CRC-32C, since SQLite
+//! WAL mode, `.syncfs/meta.db`. Values are opaque here and carry a CRC-32C, since SQLite
 //! checks its structure but not its content. Invariants:
 //! - a commit is one transaction: header, files and position move together or not at all. It survives
 //!   the death of the process, and power loss once [`Meta::sync`] returned;
@@ -12,10 +12,11 @@
 //!   since with them it looks at the path when it closes, where a dying mount would never answer. A
 //!   lock of ours, of the kind that SQLite respects, keeps other programs out.
 
-use super::backing::Backing;
 use super::error::{Error, Result};
 use super::journal::Lsn;
 use super::latch::Latch;
+use super::metadata::{MetaStore, Opened, Stored};
+use super::real::RealDisk;
 use crate::model::ids::{FileId, WriterId};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
@@ -47,38 +48,18 @@ pub struct Meta {
     unsynced: usize,
 }
 
-/// What [`Meta::open`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// Nothing: a store was begun.
-    Fresh,
-    Existing,
-    /// A damaged store, which lies now at `.syncfs/meta.db.damaged-<n>`: another was begun.
-    Rebuilt,
-}
-
-/// Everything in the store.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The journal position that the rest stands for; 0 in a fresh store.
-    pub lsn: Lsn,
-    pub header: Option<Vec<u8>>,
-    /// In no order.
-    pub files: Vec<(FileId, Vec<u8>)>,
-}
-
 impl Meta {
     /// Opens the store and checks all of it. Must be called before the directory is mounted over.
     /// Errors: [`Error::NewerFormat`]; damage is none, see [`Opened::Rebuilt`].
-    pub fn open(backing: &Backing) -> Result<(Meta, Opened)> {
+    pub fn open(disk: &RealDisk) -> Result<(Meta, Opened)> {
         // SQLite forgets a log whose main file is empty. Such a store is damaged like any other.
-        let log_only = size(backing, NAME)? == 0 && size(backing, "meta.db-wal")? > 0;
-        match if log_only { Err(Trouble::Damaged) } else { Meta::attempt(backing) } {
+        let log_only = size(disk, NAME)? == 0 && size(disk, "meta.db-wal")? > 0;
+        match if log_only { Err(Trouble::Damaged) } else { Meta::attempt(disk) } {
             Ok((meta, fresh)) => Ok((meta, if fresh { Opened::Fresh } else { Opened::Existing })),
             Err(Trouble::Other(e)) => Err(e),
             Err(Trouble::Damaged) => {
-                move_aside(backing)?;
-                match Meta::attempt(backing) {
+                move_aside(disk)?;
+                match Meta::attempt(disk) {
                     Ok((meta, _)) => Ok((meta, Opened::Rebuilt)),
                     Err(Trouble::Other(e)) => Err(e),
                     Err(Trouble::Damaged) => Err(Error::Corrupt {
@@ -89,10 +70,10 @@ impl Meta {
         }
     }
 
-    fn attempt(backing: &Backing) -> std::result::Result<(Meta, bool), Trouble> {
-        let lock = lock(backing).map_err(Trouble::Other)?;
+    fn attempt(disk: &RealDisk) -> std::result::Result<(Meta, bool), Trouble> {
+        let lock = lock(disk).map_err(Trouble::Other)?;
         // SQLite follows the link to the real path, which is ours for as long as nothing is mounted.
-        let path = format!("/proc/self/fd/{}/{NAME}", backing.state().as_raw_fd());
+        let path = format!("/proc/self/fd/{}/{NAME}", disk.state().as_raw_fd());
         let db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-none")?;
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Exclusive before the first access to the log, or SQLite maps a -shm file.
@@ -121,9 +102,7 @@ impl Meta {
         // SQLite may look for it by name.
         meta.db.execute("UPDATE state SET lsn = lsn", [])?;
         meta.sync().map_err(Trouble::Other)?;
-        meta.latch
-            .run("cannot sync .syncfs", || rustix::fs::fsync(backing.state()))
-            .map_err(Trouble::Other)?;
+        meta.latch.run("cannot sync .syncfs", || rustix::fs::fsync(disk.state())).map_err(Trouble::Other)?;
         Ok((meta, fresh))
     }
 
@@ -141,8 +120,44 @@ impl Meta {
         }
     }
 
-    /// Everything that was committed.
-    pub fn load(&mut self) -> Result<Stored> {
+    fn transact(
+        &mut self,
+        lsn: i64,
+        header: &[u8],
+        puts: &[(FileId, Vec<u8>)],
+        gone: &[FileId],
+    ) -> rusqlite::Result<()> {
+        let transaction = self.db.transaction()?;
+        {
+            let mut put =
+                transaction.prepare_cached("INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4)")?;
+            for (id, value) in puts {
+                let (writer, counter) = key(id);
+                put.execute(params![writer, counter, value, checksum(writer, counter, value)])?;
+            }
+            let mut remove =
+                transaction.prepare_cached("DELETE FROM files WHERE writer = ?1 AND counter = ?2")?;
+            for id in gone {
+                remove.execute(<[i64; 2]>::from(key(id)))?;
+            }
+            transaction
+                .prepare_cached("UPDATE state SET lsn = ?1, header = ?2, crc = ?3")?
+                .execute(params![lsn, header, checksum(lsn, 0, header)])?;
+        }
+        transaction.commit()
+    }
+
+    /// What went wrong; an I/O error may be that of a sync, and is remembered.
+    fn failed(&self, what: &'static str, source: rusqlite::Error) -> Error {
+        match source.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure) => self.latch.stop(format!(".syncfs/meta.db {what}: {source}")),
+            _ => Error::Database { what, source },
+        }
+    }
+}
+
+impl MetaStore for Meta {
+    fn load(&mut self) -> Result<Stored> {
         self.latch.check()?;
         let (lsn, header, crc) = self
             .db
@@ -175,15 +190,7 @@ impl Meta {
         Ok(Stored { lsn: lsn.cast_unsigned(), header, files })
     }
 
-    /// Puts `puts`, removes `gone` and moves to position `lsn`, in one transaction. On an error
-    /// nothing is changed, and the same commit may be tried again unless the store is stopped.
-    pub fn commit(
-        &mut self,
-        lsn: Lsn,
-        header: &[u8],
-        puts: &[(FileId, Vec<u8>)],
-        gone: &[FileId],
-    ) -> Result<()> {
+    fn commit(&mut self, lsn: Lsn, header: &[u8], puts: &[(FileId, Vec<u8>)], gone: &[FileId]) -> Result<()> {
         self.latch.check()?;
         let result = self.transact(lsn.cast_signed(), header, puts, gone);
         result.map_err(|e| self.failed("cannot be written", e))?;
@@ -191,35 +198,7 @@ impl Meta {
         if self.unsynced > UNSYNCED_BYTES { self.sync() } else { Ok(()) }
     }
 
-    fn transact(
-        &mut self,
-        lsn: i64,
-        header: &[u8],
-        puts: &[(FileId, Vec<u8>)],
-        gone: &[FileId],
-    ) -> rusqlite::Result<()> {
-        let transaction = self.db.transaction()?;
-        {
-            let mut put =
-                transaction.prepare_cached("INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4)")?;
-            for (id, value) in puts {
-                let (writer, counter) = key(id);
-                put.execute(params![writer, counter, value, checksum(writer, counter, value)])?;
-            }
-            let mut remove =
-                transaction.prepare_cached("DELETE FROM files WHERE writer = ?1 AND counter = ?2")?;
-            for id in gone {
-                remove.execute(<[i64; 2]>::from(key(id)))?;
-            }
-            transaction
-                .prepare_cached("UPDATE state SET lsn = ?1, header = ?2, crc = ?3")?
-                .execute(params![lsn, header, checksum(lsn, 0, header)])?;
-        }
-        transaction.commit()
-    }
-
-    /// Returns when everything committed is durable.
-    pub fn sync(&mut self) -> Result<()> {
+    fn sync(&mut self) -> Result<()> {
         self.latch.check()?;
         // Syncs the log, carries it over to the main file, syncs that and empties the log.
         let done = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
@@ -230,14 +209,6 @@ impl Meta {
             }
             Ok(_) => Err(self.latch.stop(".syncfs/meta.db is in use by another program".into())),
             Err(e) => Err(self.failed("cannot be synced", e)),
-        }
-    }
-
-    /// What went wrong; an I/O error may be that of a sync, and is remembered.
-    fn failed(&self, what: &'static str, source: rusqlite::Error) -> Error {
-        match source.sqlite_error_code() {
-            Some(ErrorCode::SystemIoFailure) => self.latch.stop(format!(".syncfs/meta.db {what}: {source}")),
-            _ => Error::Database { what, source },
         }
     }
 }
@@ -262,10 +233,10 @@ impl From<rusqlite::Error> for Trouble {
 }
 
 /// Makes the main file if it is missing and locks it for as long as the descriptor is open.
-fn lock(backing: &Backing) -> Result<OwnedFd> {
+fn lock(disk: &RealDisk) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = || {
-        let fd = rustix::fs::openat(backing.state(), NAME, flags, Mode::RUSR | Mode::WUSR)?;
+        let fd = rustix::fs::openat(disk.state(), NAME, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map(|()| fd)
     };
     lock().map_err(Error::io("cannot open .syncfs/meta.db for this daemon alone"))
@@ -293,8 +264,8 @@ fn damaged() -> Error {
 }
 
 /// Bytes of a file in `.syncfs`; 0 if it is missing.
-fn size(backing: &Backing, name: &str) -> Result<u64> {
-    match rustix::fs::statat(backing.state(), name, AtFlags::SYMLINK_NOFOLLOW) {
+fn size(disk: &RealDisk, name: &str) -> Result<u64> {
+    match rustix::fs::statat(disk.state(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
         Err(Errno::NOENT) => Ok(0),
         Err(e) => Err(Error::io(format!("cannot look at .syncfs/{name}"))(e)),
@@ -304,8 +275,8 @@ fn size(backing: &Backing, name: &str) -> Result<u64> {
 /// Moves the store, and what belongs to it, to the first number that is free. The main file goes
 /// last: a crash in between leaves a store without its log, which is found to be damaged again or is
 /// older but whole.
-fn move_aside(backing: &Backing) -> Result<()> {
-    let state = backing.state();
+fn move_aside(disk: &RealDisk) -> Result<()> {
+    let state = disk.state();
     let free = |n: &u32| {
         ["", COMPANIONS[0], COMPANIONS[1]].iter().all(|suffix| {
             let name = format!("{NAME}.damaged-{n}{suffix}");

@@ -22,8 +22,8 @@ fn files(stored: Stored) -> BTreeMap<FileId, Vec<u8>> {
     stored.files.into_iter().collect()
 }
 
-fn open(dir: &Path) -> (Backing, Meta, Opened) {
-    let backing = Backing::open(dir).unwrap();
+fn open(dir: &Path) -> (RealDisk, Meta, Opened) {
+    let backing = RealDisk::open(dir).unwrap();
     let (meta, opened) = Meta::open(&backing).unwrap();
     (backing, meta, opened)
 }
@@ -140,7 +140,7 @@ fn damage_anywhere_is_found_or_harmless() {
         let (at, bit) = (dice.roll(whole.len()), dice.roll(8));
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[whole[at] ^ (1 << bit)], at as u64).unwrap();
-        let backing = Backing::open(dir.path()).unwrap();
+        let backing = RealDisk::open(dir.path()).unwrap();
         let (mut meta, opened) = Meta::open(&backing).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         match opened {
             Opened::Existing => assert!(files(meta.load().unwrap()) == wanted, "seed {seed}"),
@@ -157,7 +157,7 @@ fn a_newer_store_is_left_alone() {
     let db = Connection::open(dir.path().join(".syncfs/meta.db")).unwrap();
     db.pragma_update(None, "user_version", FORMAT + 1).unwrap();
     drop(db);
-    let backing = Backing::open(dir.path()).unwrap();
+    let backing = RealDisk::open(dir.path()).unwrap();
     assert!(matches!(Meta::open(&backing), Err(Error::NewerFormat { .. })));
     assert!(!dir.path().join(".syncfs/meta.db.damaged-1").exists());
 }

@@ -1,7 +1,7 @@
 //! The door to disk: the backing directory, the journal, the metadata store.
 //!
-//! Nothing here knows what the bytes mean. Invariants of the whole room: after [`Backing::open`] no
-//! system call names the directory by its path, for the daemon mounts over it; what a `sync` returned
+//! Nothing here knows what the bytes mean. Below everything lies [`disk`], a trait: [`real`] is this
+//! machine's, `torn` one that loses power. Invariants of the whole room: what a `sync` returned
 //! for survives power loss; a sync that failed once fails for ever, because the kernel forgets the
 //! pages that it could not write.
 
@@ -13,15 +13,20 @@ pub mod error;
 pub mod identity;
 pub mod journal;
 mod latch;
-pub mod meta;
+mod meta;
+pub mod metadata;
+pub mod real;
+pub mod site;
+#[cfg(any(test, feature = "simulation"))]
 pub mod torn;
 
 pub use attrs::{apply_attrs, read_attrs};
-pub use backing::{At, Backing, Listing, Stamp, stamp};
-pub use data::{copy_range, read_full_at};
-pub use disk::{Disk, RealDisk};
+pub use backing::{At, Backing, Listing, Stamp, is_shareable, stamp};
+pub use data::copy_range;
+pub use disk::{Content, Dir, Disk, File, Kind, Space, Stat, Time};
 pub use error::{Error, Result};
-pub use identity::{Identity, load_or_create, machine_boot, random_writer};
+pub use identity::{Identity, load_or_create};
 pub use journal::{Journal, Lsn, Records};
-pub use meta::{Meta, Opened, Stored};
-pub use torn::TornDisk;
+pub use metadata::{MetaStore, Opened, Stored};
+pub use real::RealDisk;
+pub use site::Site;

@@ -1,11 +1,19 @@
 //! A disk in memory that loses power as real ones do; for tests.
 //!
-//! What was not synced is kept, dropped or torn apart at a crash, each write and each name by itself,
-//! as the seed says: the same seed and history leave the same bytes. Invariant: what was synced before
-//! a crash is there after it.
+//! What was not synced is kept, dropped or torn apart at a power cut, as the seed says: the same seed and
+//! history leave the same bytes. Invariants: what was synced before a power cut is there after it; a rename
+//! happened or did not, never by half; nothing depends on addresses, clocks or the order of a hash table.
+//!
+//! Every call that changes anything is an *effect*, numbered from 1. A test can have the process die at any
+//! of them ([`TornDisk::die_at`]): the call then unwinds with [`Death`], a write perhaps half done.
 
-use super::disk::Disk;
+use super::disk::{Content, Dir, Disk, File, Kind, Space, Stat, Time};
+use super::error::Result;
+use super::journal::Lsn;
+use super::metadata::{MetaStore, Stored};
+use crate::model::ids::FileId;
 use parking_lot::Mutex;
+use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -14,31 +22,81 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub struct TornDisk(Arc<Mutex<State>>);
 
-/// An open file: its number, which outlives its name.
-pub struct TornFile(usize);
+/// What a call unwinds with at which the process dies.
+pub struct Death;
+
+/// An open file. The inode lives for as long as it is open, whatever becomes of its name.
+struct TornFile {
+    disk: TornDisk,
+    key: Key,
+    _open: Arc<()>,
+}
+
+/// The metadata store on such a disk.
+struct TornMeta(TornDisk);
+
+/// Which inode; unlike its number never used again.
+type Key = u64;
+type Place = (Dir, Vec<u8>);
 
 #[derive(Default)]
 struct State {
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
+    inodes: BTreeMap<Key, Inode>,
+    next: Key,
+    names: BTreeMap<Place, Key>,
+    durable_names: BTreeMap<Place, Key>,
+    /// Changes of names since they were last durable, oldest first.
+    pending_names: Vec<NameChange>,
+    meta: Stored,
+    /// Commits since the last sync, oldest first: what the store held before each.
+    meta_before: Vec<Stored>,
+    root_times: (Time, Time),
+
+    /// Nanoseconds since 1970.
+    now: i64,
+    effects: u64,
+    die_at: Option<u64>,
+    dead: bool,
     space: Option<u64>,
     fail_truncate: bool,
     fail_sync: bool,
     syncs: u64,
 }
 
-#[derive(Default)]
-struct Content {
-    durable: Vec<u8>,
+struct Inode {
+    number: u64,
+    open: Arc<()>,
     now: Vec<u8>,
-    /// What was done since the last sync.
+    durable: Vec<u8>,
+    /// What was done to the content since the last sync.
     pending: Vec<Change>,
+    attrs: Attrs,
+    durable_attrs: Attrs,
 }
 
+#[derive(Clone, Default)]
+struct Attrs {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Clone)]
 enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     Truncate(usize),
+}
+
+/// A change of names, done as a whole or not at all.
+#[derive(Clone)]
+struct NameChange {
+    /// Names with the inodes that they must hold for the change to make sense.
+    before: Vec<(Place, Option<Key>)>,
+    after: Vec<(Place, Option<Key>)>,
 }
 
 impl TornDisk {
@@ -46,31 +104,77 @@ impl TornDisk {
         TornDisk::default()
     }
 
-    /// The power fails. Open files of before must not be used again.
+    /// The metadata store that lies on this disk.
+    pub fn meta(&self) -> Box<dyn MetaStore> {
+        Box::new(TornMeta(self.clone()))
+    }
+
+    /// The power fails. Files open before must not be used again.
     pub fn crash(&self, seed: u64) {
         let mut state = self.0.lock();
         let state = &mut *state;
         let mut dice = Dice(seed);
-        for file in &mut state.files {
-            let mut survived = std::mem::take(&mut file.durable);
-            for change in file.pending.drain(..) {
+        for inode in state.inodes.values_mut() {
+            let mut survived = std::mem::take(&mut inode.durable);
+            for change in inode.pending.drain(..) {
                 match dice.roll(4) {
                     0 => {}
                     1 => change.tear(&mut dice).apply(&mut survived),
                     _ => change.apply(&mut survived),
                 }
             }
-            (file.now, file.durable) = (survived.clone(), survived);
+            (inode.now, inode.durable) = (survived.clone(), survived);
+            if dice.roll(2) == 0 {
+                inode.attrs = inode.durable_attrs.clone();
+            } else {
+                inode.durable_attrs = inode.attrs.clone();
+            }
         }
-        let all: BTreeSet<String> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
-        for name in all {
-            let kept = if dice.roll(2) == 0 { &state.names } else { &state.durable_names };
-            match kept.get(&name).copied() {
-                Some(file) => state.durable_names.insert(name, file),
-                None => state.durable_names.remove(&name),
+        let changes = std::mem::take(&mut state.pending_names);
+        let prefix = dice.roll(changes.len() + 1);
+        let how = dice.roll(4);
+        for (n, change) in changes.into_iter().enumerate() {
+            let kept = match how {
+                0 => false,
+                1 => true,
+                2 => n < prefix,
+                _ => dice.roll(2) == 0,
             };
+            if kept && change.fits(&state.durable_names) {
+                change.apply(&mut state.durable_names);
+            }
         }
         state.names = state.durable_names.clone();
+        let commits = std::mem::take(&mut state.meta_before);
+        let kept = dice.roll(commits.len() + 1);
+        if let Some(before) = commits.into_iter().nth(kept) {
+            state.meta = before;
+        }
+        state.revive();
+    }
+
+    /// The process is gone and the machine runs on: nothing is lost, and the disk takes calls again.
+    pub fn revive(&self) {
+        self.0.lock().revive();
+    }
+
+    /// The process dies at effect `n` from the disk's beginning.
+    pub fn die_at(&self, n: Option<u64>) {
+        self.0.lock().die_at = n;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().dead
+    }
+
+    /// How many effects there were.
+    pub fn effects(&self) -> u64 {
+        self.0.lock().effects
+    }
+
+    /// What the disk takes for the time, in nanoseconds since 1970.
+    pub fn set_time(&self, now: i64) {
+        self.0.lock().now = now;
     }
 
     /// From now on writes take at most `bytes` more in all, then fail with `ENOSPC`; `None`: no end.
@@ -94,18 +198,172 @@ impl TornDisk {
     }
 
     /// The bytes of a file; `None` if there is none of that name.
-    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+    pub fn bytes(&self, dir: Dir, name: &[u8]) -> Option<Vec<u8>> {
         let state = self.0.lock();
-        state.names.get(name).map(|file| state.files[*file].now.clone())
+        state.names.get(&(dir, name.to_vec())).map(|key| state.inodes[key].now.clone())
+    }
+
+    /// The names in a directory, in order.
+    pub fn names(&self, dir: Dir) -> Vec<Vec<u8>> {
+        let state = self.0.lock();
+        state.names.keys().filter(|place| place.0 == dir).map(|place| place.1.clone()).collect()
     }
 
     /// Puts a file there, durable, behind everybody's back.
-    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+    pub fn put(&self, dir: Dir, name: &[u8], bytes: Vec<u8>) {
         let mut state = self.0.lock();
-        let file = state.files.len();
-        state.files.push(Content { durable: bytes.clone(), now: bytes, pending: vec![] });
-        state.names.insert(name.to_owned(), file);
-        state.durable_names.insert(name.to_owned(), file);
+        let key = state.inode(0o644);
+        let inode = state.inodes.get_mut(&key).expect("just made");
+        (inode.now, inode.durable) = (bytes.clone(), bytes);
+        inode.durable_attrs = inode.attrs.clone();
+        state.names.insert((dir, name.to_vec()), key);
+        state.durable_names.insert((dir, name.to_vec()), key);
+    }
+
+    /// The metadata store is lost, as if its file had been deleted.
+    pub fn lose_meta(&self) {
+        let mut state = self.0.lock();
+        state.meta = Stored::default();
+        state.meta_before.clear();
+    }
+
+    fn file(&self, key: Key) -> Content {
+        let open = self.0.lock().inodes[&key].open.clone();
+        Arc::new(TornFile { disk: self.clone(), key, _open: open })
+    }
+}
+
+impl State {
+    /// Counts an effect. The process may die of it.
+    fn effect(&mut self) -> bool {
+        self.effects += 1;
+        self.now += 1;
+        if self.dead || self.die_at.is_some_and(|n| n <= self.effects) {
+            self.dead = true;
+        }
+        self.dead
+    }
+
+    fn revive(&mut self) {
+        (self.dead, self.die_at) = (false, None);
+    }
+
+    fn inode(&mut self, mode: u32) -> Key {
+        let named: BTreeSet<Key> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        let pending: BTreeSet<Key> = self
+            .pending_names
+            .iter()
+            .flat_map(|c| c.before.iter().chain(&c.after).filter_map(|(_, key)| *key))
+            .collect();
+        self.inodes.retain(|key, inode| {
+            named.contains(key) || pending.contains(key) || Arc::strong_count(&inode.open) > 1
+        });
+        // As real file systems do: the number of a file that is gone is used again at once.
+        let gone = |(key, inode): &(&Key, &Inode)| {
+            self.names.values().any(|k| k == *key) || Arc::strong_count(&inode.open) > 1
+        };
+        let used: BTreeSet<u64> = self.inodes.iter().filter(gone).map(|(_, inode)| inode.number).collect();
+        let number = (2..).find(|n| !used.contains(n)).expect("numbers do not end");
+        let time = Time::from_nanoseconds(self.now);
+        let attrs = Attrs { mode, atime: time, mtime: time, ctime: time, ..Attrs::default() };
+        self.next += 1;
+        let inode = Inode {
+            number,
+            open: Arc::new(()),
+            now: Vec::new(),
+            durable: Vec::new(),
+            pending: Vec::new(),
+            durable_attrs: attrs.clone(),
+            attrs,
+        };
+        self.inodes.insert(self.next, inode);
+        self.next
+    }
+
+    fn change_names(&mut self, after: Vec<(Place, Option<Key>)>) {
+        let before = after.iter().map(|(p, _)| (p.clone(), self.names.get(p).copied())).collect();
+        let change = NameChange { before, after };
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    fn change(&mut self, key: Key, change: Change) {
+        let time = Time::from_nanoseconds(self.now);
+        let inode = self.inodes.get_mut(&key).expect("it is open");
+        change.clone().apply(&mut inode.now);
+        inode.pending.push(change);
+        (inode.attrs.mtime, inode.attrs.ctime) = (time, time);
+    }
+
+    fn change_attrs(&mut self, key: Key, change: impl FnOnce(&mut Attrs)) {
+        let time = Time::from_nanoseconds(self.now);
+        let inode = self.inodes.get_mut(&key).expect("it is open");
+        change(&mut inode.attrs);
+        inode.attrs.ctime = time;
+    }
+
+    fn claim(&mut self, bytes: u64) -> u64 {
+        let taken = self.space.unwrap_or(u64::MAX).min(bytes);
+        if let Some(space) = &mut self.space {
+            *space -= taken;
+        }
+        taken
+    }
+
+    fn syncing(&mut self) -> io::Result<()> {
+        self.syncs += 1;
+        if self.fail_sync { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+
+    fn sync_inode(&mut self, key: Key) {
+        let inode = self.inodes.get_mut(&key).expect("it is open");
+        if !inode.pending.is_empty() {
+            inode.pending.clear();
+            inode.durable.clone_from(&inode.now);
+        }
+        inode.durable_attrs = inode.attrs.clone();
+    }
+
+    /// Makes the changes of `dir` durable, and those that they build upon.
+    fn sync_names(&mut self, dir: Dir) {
+        let mut places: BTreeSet<Place> = BTreeSet::new();
+        let mut keys: BTreeSet<Key> = BTreeSet::new();
+        let mut later = Vec::new();
+        let mut now = Vec::new();
+        for change in std::mem::take(&mut self.pending_names).into_iter().rev() {
+            let all = || change.before.iter().chain(&change.after);
+            let hit = all().any(|(place, key)| {
+                place.0 == dir || places.contains(place) || key.is_some_and(|k| keys.contains(&k))
+            });
+            if hit {
+                places.extend(all().map(|(place, _)| place.clone()));
+                keys.extend(all().filter_map(|(_, key)| *key));
+                now.push(change);
+            } else {
+                later.push(change);
+            }
+        }
+        now.into_iter().rev().for_each(|change| change.apply(&mut self.durable_names));
+        later.reverse();
+        self.pending_names = later;
+    }
+
+    fn stat(&self, key: Key) -> Stat {
+        let inode = &self.inodes[&key];
+        let attrs = &inode.attrs;
+        Stat {
+            kind: Kind::File,
+            ino: inode.number,
+            size: inode.now.len() as u64,
+            blocks: (inode.now.len() as u64).div_ceil(512),
+            mode: attrs.mode,
+            nlink: u32::from(self.names.values().any(|k| *k == key)),
+            uid: attrs.uid,
+            gid: attrs.gid,
+            atime: attrs.atime,
+            mtime: attrs.mtime,
+            ctime: attrs.ctime,
+        }
     }
 }
 
@@ -136,101 +394,392 @@ impl Change {
     }
 }
 
+impl NameChange {
+    fn fits(&self, names: &BTreeMap<Place, Key>) -> bool {
+        // A name that was to be replaced may hold something else after a power cut, or nothing; what moves
+        // must be where it was.
+        let moved: BTreeSet<Key> = self.after.iter().filter_map(|(_, key)| *key).collect();
+        self.before.iter().all(|(place, key)| match key {
+            Some(key) if moved.contains(key) || self.after.len() == 1 => names.get(place) == Some(key),
+            _ => true,
+        })
+    }
+
+    fn apply(&self, names: &mut BTreeMap<Place, Key>) {
+        for (place, key) in &self.after {
+            match key {
+                Some(key) => names.insert(place.clone(), *key),
+                None => names.remove(place),
+            };
+        }
+    }
+}
+
+/// Does an effect on the state, or dies of it: `half` is what a dying call may leave behind.
+fn effect<T>(
+    disk: &TornDisk,
+    half: impl FnOnce(&mut State),
+    whole: impl FnOnce(&mut State) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut state = disk.0.lock();
+    let was_dead = state.dead;
+    if !state.effect() {
+        return whole(&mut state);
+    }
+    if was_dead {
+        // Only destructors call now.
+        return Err(io::Error::from_raw_os_error(libc::EIO));
+    }
+    half(&mut state);
+    drop(state);
+    std::panic::resume_unwind(Box::new(Death))
+}
+
 impl Disk for TornDisk {
-    type File = TornFile;
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().names.keys().cloned().collect())
+    fn open(&self, dir: Dir, name: &[u8], _write: bool) -> io::Result<Content> {
+        let key = self.0.lock().names.get(&(dir, name.to_vec())).copied();
+        key.map(|key| self.file(key)).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
-    fn create(&self, name: &str) -> io::Result<TornFile> {
-        let mut state = self.0.lock();
-        if state.names.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let file = state.files.len();
-        state.files.push(Content::default());
-        state.names.insert(name.to_owned(), file);
-        Ok(TornFile(file))
+    fn create(&self, dir: Dir, name: &[u8], mode: u32) -> io::Result<Content> {
+        let key = effect(
+            self,
+            |_| {},
+            |state| {
+                let place = (dir, name.to_vec());
+                if state.names.contains_key(&place) {
+                    return Err(io::Error::from_raw_os_error(libc::EEXIST));
+                }
+                if state.space == Some(0) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                let key = state.inode(mode & 0o7777);
+                state.change_names(vec![(place, Some(key))]);
+                Ok(key)
+            },
+        )?;
+        Ok(self.file(key))
     }
 
-    fn open(&self, name: &str) -> io::Result<TornFile> {
+    fn stat(&self, dir: Dir, name: &[u8]) -> io::Result<Stat> {
         let state = self.0.lock();
-        state.names.get(name).map(|file| TornFile(*file)).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let key = state.names.get(&(dir, name.to_vec())).copied();
+        key.map(|key| state.stat(key)).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.lock().names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn rename(&self, from: (Dir, &[u8]), to: (Dir, &[u8]), flags: RenameFlags) -> io::Result<()> {
+        effect(
+            self,
+            |_| {},
+            |state| {
+                let (from, to) = ((from.0, from.1.to_vec()), (to.0, to.1.to_vec()));
+                let moved = *state.names.get(&from).ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;
+                let replaced = state.names.get(&to).copied();
+                if flags.contains(RenameFlags::NOREPLACE) && replaced.is_some() {
+                    return Err(io::Error::from_raw_os_error(libc::EEXIST));
+                }
+                let back = flags.contains(RenameFlags::EXCHANGE);
+                if back && replaced.is_none() {
+                    return Err(io::Error::from_raw_os_error(libc::ENOENT));
+                }
+                if from != to {
+                    state.change_names(vec![(from, replaced.filter(|_| back)), (to, Some(moved))]);
+                }
+                Ok(())
+            },
+        )
     }
 
-    fn sync_names(&self) -> io::Result<()> {
+    fn unlink(&self, dir: Dir, name: &[u8]) -> io::Result<()> {
+        effect(
+            self,
+            |_| {},
+            |state| {
+                let place = (dir, name.to_vec());
+                if !state.names.contains_key(&place) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOENT));
+                }
+                state.change_names(vec![(place, None)]);
+                Ok(())
+            },
+        )
+    }
+
+    fn list(&self, dir: Dir) -> io::Result<Vec<(Vec<u8>, Kind)>> {
+        Ok(self.names(dir).into_iter().map(|name| (name, Kind::File)).collect())
+    }
+
+    fn sync_dir(&self, dir: Dir) -> io::Result<()> {
+        effect(
+            self,
+            |_| {},
+            |state| {
+                state.syncing()?;
+                state.sync_names(dir);
+                Ok(())
+            },
+        )
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        effect(
+            self,
+            |_| {},
+            |state| {
+                state.syncing()?;
+                let keys: Vec<Key> = state.inodes.keys().copied().collect();
+                keys.into_iter().for_each(|key| state.sync_inode(key));
+                state.pending_names.clear();
+                state.durable_names = state.names.clone();
+                Ok(())
+            },
+        )
+    }
+
+    fn root_stat(&self) -> io::Result<Stat> {
+        let state = self.0.lock();
+        Ok(Stat {
+            kind: Kind::Directory,
+            ino: 1,
+            size: 0,
+            blocks: 0,
+            mode: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            atime: state.root_times.0,
+            mtime: state.root_times.1,
+            ctime: state.root_times.1,
+        })
+    }
+
+    fn set_root_times(&self, atime: Option<Time>, mtime: Option<Time>) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.syncing()?;
-        state.durable_names = state.names.clone();
+        state.root_times = (atime.unwrap_or(state.root_times.0), mtime.unwrap_or(state.root_times.1));
         Ok(())
     }
 
-    fn read(&self, file: &TornFile) -> io::Result<Vec<u8>> {
-        Ok(self.0.lock().files[file.0].now.clone())
-    }
-
-    fn write_at(&self, file: &TornFile, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.0.lock();
-        let taken = state.space.unwrap_or(u64::MAX).min(bytes.len() as u64) as usize;
-        if let Some(space) = &mut state.space {
-            *space -= taken as u64;
-        }
-        if taken == 0 && !bytes.is_empty() {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        state.files[file.0]
-            .change(|| Change::Write { offset: offset as usize, bytes: bytes[..taken].to_vec() });
-        Ok(taken)
-    }
-
-    fn truncate(&self, file: &TornFile, len: u64) -> io::Result<()> {
-        let mut state = self.0.lock();
-        if state.fail_truncate {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        state.files[file.0].change(|| Change::Truncate(len as usize));
-        Ok(())
-    }
-
-    fn sync(&self, file: &TornFile) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.syncing()?;
-        let file = &mut state.files[file.0];
-        file.pending.clear();
-        file.durable = file.now.clone();
-        Ok(())
+    fn space(&self) -> io::Result<Space> {
+        let free = self.0.lock().space.unwrap_or(1 << 40);
+        let (blocks, files) = (1 << 30, 1 << 20);
+        Ok(Space { block: 1, blocks, free, available: free, files, files_free: files })
     }
 }
 
-impl State {
-    fn syncing(&mut self) -> io::Result<()> {
-        self.syncs += 1;
-        if self.fail_sync { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+impl File for TornFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.0.lock();
+        let bytes = &state.inodes[&self.key].now;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let len = buf.len().min(bytes.len() - from);
+        buf[..len].copy_from_slice(&bytes[from..from + len]);
+        Ok(len)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let write = |state: &mut State, len: usize| {
+            let change = Change::Write { offset: offset as usize, bytes: bytes[..len].to_vec() };
+            state.change(self.key, change);
+        };
+        effect(
+            &self.disk,
+            |state| {
+                let len = Dice(state.effects).roll(bytes.len() + 1);
+                if len > 0 {
+                    write(state, len);
+                }
+            },
+            |state| {
+                let taken = state.claim(bytes.len() as u64) as usize;
+                if taken == 0 && !bytes.is_empty() {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                write(state, taken);
+                Ok(taken)
+            },
+        )
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        effect(
+            &self.disk,
+            |_| {},
+            |state| {
+                if state.fail_truncate {
+                    return Err(io::Error::from_raw_os_error(libc::EIO));
+                }
+                state.change(self.key, Change::Truncate(len as usize));
+                Ok(())
+            },
+        )
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        effect(
+            &self.disk,
+            |_| {},
+            |state| {
+                state.syncing()?;
+                state.sync_inode(self.key);
+                Ok(())
+            },
+        )
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(self.disk.0.lock().stat(self.key))
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.set(|attrs| attrs.mode = mode & 0o7777)
+    }
+
+    fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        self.set(|attrs| (attrs.uid, attrs.gid) = (uid.unwrap_or(attrs.uid), gid.unwrap_or(attrs.gid)))
+    }
+
+    fn set_times(&self, atime: Option<Time>, mtime: Option<Time>) -> io::Result<()> {
+        self.set(|attrs| {
+            (attrs.atime, attrs.mtime) = (atime.unwrap_or(attrs.atime), mtime.unwrap_or(attrs.mtime));
+        })
+    }
+
+    fn xattr(&self, name: &[u8], buf: &mut [u8]) -> io::Result<usize> {
+        let state = self.disk.0.lock();
+        let xattrs = &state.inodes[&self.key].attrs.xattrs;
+        let value = xattrs.get(name).ok_or(io::Error::from_raw_os_error(libc::ENODATA))?;
+        let room = buf.get_mut(..value.len()).ok_or(io::Error::from_raw_os_error(libc::ERANGE))?;
+        room.copy_from_slice(value);
+        Ok(value.len())
+    }
+
+    fn xattrs(&self) -> io::Result<Vec<u8>> {
+        let state = self.disk.0.lock();
+        let names = state.inodes[&self.key].attrs.xattrs.keys();
+        Ok(names.flat_map(|name| name.iter().copied().chain([0])).collect())
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], _flags: u32) -> io::Result<()> {
+        self.set(|attrs| drop(attrs.xattrs.insert(name.to_vec(), value.to_vec())))
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
+        self.set(|attrs| drop(attrs.xattrs.remove(name)))
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> io::Result<()> {
+        let mode = mode as i32;
+        effect(
+            &self.disk,
+            |_| {},
+            |state| {
+                let size = state.inodes[&self.key].now.len() as u64;
+                let end = offset + len;
+                if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
+                    return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+                }
+                if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > size {
+                    state.change(self.key, Change::Truncate(end as usize));
+                }
+                let size = state.inodes[&self.key].now.len() as u64;
+                if mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0 && offset < size {
+                    let bytes = vec![0; (end.min(size) - offset) as usize];
+                    state.change(self.key, Change::Write { offset: offset as usize, bytes });
+                }
+                Ok(())
+            },
+        )
+    }
+
+    fn seek_data(&self, offset: u64) -> io::Result<u64> {
+        match offset < self.disk.0.lock().inodes[&self.key].now.len() as u64 {
+            true => Ok(offset),
+            false => Err(io::Error::from_raw_os_error(libc::ENXIO)),
+        }
+    }
+
+    fn seek_hole(&self, offset: u64) -> io::Result<u64> {
+        self.seek_data(offset)?;
+        Ok(self.disk.0.lock().inodes[&self.key].now.len() as u64)
+    }
+
+    fn descriptor(&self) -> Option<&Arc<std::fs::File>> {
+        None
     }
 }
 
-impl Content {
-    fn change(&mut self, change: impl Fn() -> Change) {
-        change().apply(&mut self.now);
-        self.pending.push(change());
+impl TornFile {
+    fn set(&self, change: impl FnOnce(&mut Attrs)) -> io::Result<()> {
+        effect(
+            &self.disk,
+            |_| {},
+            |state| {
+                state.change_attrs(self.key, change);
+                Ok(())
+            },
+        )
     }
 }
 
-/// Numbers from a seed (SplitMix64).
+impl MetaStore for TornMeta {
+    fn load(&mut self) -> Result<Stored> {
+        Ok(self.0.0.lock().meta.clone())
+    }
+
+    fn commit(&mut self, lsn: Lsn, header: &[u8], puts: &[(FileId, Vec<u8>)], gone: &[FileId]) -> Result<()> {
+        let done = effect(
+            &self.0,
+            |_| {},
+            |state| {
+                let bytes = header.len() + puts.iter().map(|put| put.1.len()).sum::<usize>();
+                if state.claim(bytes as u64) < bytes as u64 {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                state.meta_before.push(state.meta.clone());
+                let mut files: BTreeMap<FileId, Vec<u8>> = state.meta.files.drain(..).collect();
+                gone.iter().for_each(|id| drop(files.remove(id)));
+                files.extend(puts.iter().cloned());
+                let files = files.into_iter().collect();
+                state.meta = Stored { lsn, header: Some(header.to_vec()), files };
+                Ok(())
+            },
+        );
+        done.map_err(super::Error::io("cannot write the metadata store"))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        let done = effect(
+            &self.0,
+            |_| {},
+            |state| {
+                state.syncing()?;
+                state.meta_before.clear();
+                Ok(())
+            },
+        );
+        done.map_err(|e| super::Error::Stopped { why: format!("cannot sync the metadata store: {e}") })
+    }
+}
+
+/// Numbers from a seed (SplitMix64, Steele et al. 2014).
+#[derive(Clone, Debug)]
 pub struct Dice(pub u64);
 
 impl Dice {
     /// A number below `sides`, which is not 0.
     pub fn roll(&mut self, sides: usize) -> usize {
+        (self.next() % sides as u64) as usize
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % sides as u64) as usize
+        z ^ (z >> 31)
     }
 }
