@@ -6,12 +6,15 @@
 use super::error::Error;
 use super::host::Host;
 use super::metadata::Stored;
+use super::queues::Turn;
+use super::worker::Worker;
 use crate::model::codec;
 use crate::model::ids::FileId;
-use crate::store;
+use crate::store::{self, Lsn};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A journal this large is worth a checkpoint at once, bytes.
 const LARGE: u64 = 32 << 20;
@@ -19,28 +22,46 @@ const LARGE: u64 = 32 << 20;
 const LOOK: Duration = Duration::from_secs(5);
 const OLD: Duration = Duration::from_secs(60);
 
-/// The checkpointer thread.
-pub(super) fn run(host: Arc<Host>) {
-    let mut last = (Instant::now(), host.journal.end());
-    loop {
+/// When the last checkpoint was, and how far the journal went then.
+pub(super) struct Keeper {
+    looked: Instant,
+    last: Instant,
+    end: Lsn,
+}
+
+impl Keeper {
+    pub fn new(host: &Host) -> Keeper {
+        let now = Instant::now();
+        Keeper { looked: now, last: now, end: host.journal.end() }
+    }
+}
+
+impl Worker for Keeper {
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
         {
             let mut stop = host.checkpointer.stop.lock();
-            if !*stop {
+            if wait && !*stop {
                 // Nothing new: nothing to wake up for but the occasional look.
                 host.checkpointer.stopped.wait_for(&mut stop, LOOK);
             }
             if *stop {
-                return;
+                return Turn::Over;
             }
         }
+        if self.looked.elapsed() < LOOK {
+            return Turn::Idle;
+        }
+        self.looked = Instant::now();
         host.graves.tidy();
-        let due = host.journal.end() > last.1 && (host.journal.bytes() > LARGE || last.0.elapsed() > OLD);
-        if due {
-            if let Err(error) = host.checkpoint(false) {
-                tracing::error!("the metadata could not be brought level and is tried again: {error}");
-            }
-            last = (Instant::now(), host.journal.end());
+        let new = host.journal.end() > self.end;
+        if !new || (host.journal.bytes() <= LARGE && self.last.elapsed() <= OLD) {
+            return Turn::Idle;
         }
+        if let Err(error) = host.checkpoint(false) {
+            tracing::error!("the metadata could not be brought level and is tried again: {error}");
+        }
+        (self.last, self.end) = (Instant::now(), host.journal.end());
+        Turn::Worked
     }
 }
 

@@ -12,7 +12,8 @@ use super::frozen::Frozen;
 use super::host::Host;
 use super::node::{Data, Held};
 use super::pieces::{digest, read_pieces};
-use super::queues::Trigger;
+use super::queues::{self, Trigger, Turn};
+use super::worker::Worker;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Place};
 use crate::model::file::File as FileState;
@@ -25,43 +26,55 @@ use parking_lot::MutexGuard;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A file that stays open is cut this long after its first uncut write at the latest.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
-/// The cutter thread.
-pub(super) fn run(host: Arc<Host>, triggers: Receiver<Trigger>) {
-    let mut due: VecDeque<(Instant, FileId)> = VecDeque::new();
-    let mut mapped_at: Option<Instant> = None;
-    loop {
-        if mapped_at.is_none() && !host.mapped.lock().is_empty() {
-            mapped_at = Some(Instant::now() + CUT_AFTER);
+pub(super) struct Cutter {
+    triggers: Receiver<Trigger>,
+    /// Files that stay open, with the time at which they are cut all the same.
+    due: VecDeque<(Instant, FileId)>,
+    /// When the pages of mappings are written back next.
+    mapped_at: Option<Instant>,
+}
+
+impl Cutter {
+    pub fn new(triggers: Receiver<Trigger>) -> Cutter {
+        Cutter { triggers, due: VecDeque::new(), mapped_at: None }
+    }
+}
+
+impl Worker for Cutter {
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
+        if self.mapped_at.is_none() && !host.mapped.lock().is_empty() {
+            self.mapped_at = Some(Instant::now() + CUT_AFTER);
         }
-        let next = due.front().map(|d| d.0).into_iter().chain(mapped_at).min();
-        let trigger = match next {
-            None => triggers.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => triggers.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match trigger {
-            Ok(Trigger::Cut(files, process)) => host.cut(&files, process),
-            Ok(Trigger::Fresh(file)) => due.push_back((Instant::now() + CUT_AFTER, file)),
-            Ok(Trigger::Backlog) => host.cut_backlog(),
-            Ok(Trigger::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
+        let until = self.due.front().map(|d| d.0).into_iter().chain(self.mapped_at).min();
+        let mut turn = Turn::Worked;
+        match queues::next(&self.triggers, wait, until) {
+            Ok(Some(Trigger::Cut(files, process))) => host.cut(&files, process),
+            Ok(Some(Trigger::Fresh(file))) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
+            Ok(Some(Trigger::Backlog)) => host.cut_backlog(),
+            Ok(Some(Trigger::Stop)) | Err(_) => return Turn::Over,
+            Ok(None) => turn = Turn::Idle,
         }
         let now = Instant::now();
-        if mapped_at.is_some_and(|at| at <= now) {
-            mapped_at = None;
+        if self.mapped_at.is_some_and(|at| at <= now) {
+            self.mapped_at = None;
+            turn = Turn::Worked;
             // Stores through mappings reach us only when the kernel writes its pages back.
             host.kernel.write_back();
             host.look_behind_all();
         }
-        while let Some((_, file)) = due.pop_front_if(|d| d.0 <= now) {
+        while let Some((_, file)) = self.due.pop_front_if(|d| d.0 <= now) {
+            turn = Turn::Worked;
             let group = host.writers.lock().group(file);
             host.cut(&group, None);
         }
+        turn
     }
 }
 

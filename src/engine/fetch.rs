@@ -8,8 +8,9 @@
 
 use super::host::Host;
 use super::pieces::digest;
-use super::queues::{Filling, Inbound, Trigger};
+use super::queues::{self, Filling, Inbound, Trigger, Turn};
 use super::wants::{State, Target, groups};
+use super::worker::Worker;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
@@ -24,7 +25,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
 impl Host {
     pub(super) fn fetch_up(&self) {
@@ -274,35 +274,42 @@ impl Host {
     }
 }
 
-/// The filler thread.
-pub(super) fn run_filler(host: Arc<Host>, fillings: Receiver<Filling>) {
-    for filling in fillings {
-        if matches!(filling, Filling::Stop) {
-            return;
+pub(super) struct Filler(pub Receiver<Filling>);
+
+impl Worker for Filler {
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
+        match queues::next(&self.0, wait, None) {
+            Ok(Some(Filling::Stop)) | Err(_) => Turn::Over,
+            Ok(Some(filling)) => {
+                host.filled(filling);
+                Turn::Worked
+            }
+            Ok(None) => Turn::Idle,
         }
-        host.filled(filling);
     }
 }
 
-/// The finisher thread: one round for all that came in meanwhile.
-pub(super) fn run_finisher(host: Arc<Host>, finished: Receiver<Option<FileId>>) {
-    while let Ok(Some(first)) = finished.recv() {
+pub(super) struct Finisher(pub Receiver<Option<FileId>>);
+
+impl Worker for Finisher {
+    /// One round for all files that have come meanwhile.
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
+        let first = match queues::next(&self.0, wait, None) {
+            Ok(Some(Some(first))) => first,
+            Ok(Some(None)) | Err(_) => return Turn::Over,
+            Ok(None) => return Turn::Idle,
+        };
         let mut files = vec![first];
-        let mut last = false;
-        for next in finished.try_iter() {
+        let mut turn = Turn::Worked;
+        for next in self.0.try_iter() {
             match next {
                 Some(id) => files.push(id),
-                None => last = true,
+                None => turn = Turn::Over,
             }
         }
-        let begun = Instant::now();
-        let count = files.len();
         if let Err(error) = host.finish(files) {
             tracing::error!("files could not be made durable: {error}");
         }
-        tracing::debug!("{count} files finished in {:?}", begun.elapsed());
-        if last {
-            return;
-        }
+        turn
     }
 }

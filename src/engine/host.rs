@@ -1,6 +1,7 @@
 //! The host: one replica at work. Holds the doors, the model and the locks; see the module head of
 //! [`engine`](super) for their order.
 
+use super::channel::Channel;
 use super::flights::Outbound;
 use super::frozen::Budget;
 use super::metadata::Checkpointer;
@@ -19,7 +20,7 @@ use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn};
-use crate::wire::{Key, Link};
+use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -83,22 +84,24 @@ pub struct Host {
     pub(super) triggers: Sender<Trigger>,
     pub(super) inbox: Inbox,
     pub(super) server: Server,
-    pub(super) link: OnceLock<Link>,
+    pub(super) link: OnceLock<Box<dyn Channel>>,
     pub(super) session: Mutex<Option<crate::wire::Session>>,
     /// Counts everything that `flush` and `status` may wait for.
     pub(super) progress: watch::Sender<u64>,
+    pub(super) next_flush: AtomicU64,
     /// The last `Flush` of ours that the peer answered.
     pub(super) flushes: watch::Sender<u64>,
     pub(super) stopping: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) ears: Mutex<Option<Ears>>,
+    /// Until the link has taken it.
+    pub(super) key: Mutex<Option<Key>>,
 }
 
 /// The receiving ends of the threads' queues, until the threads start.
 pub(super) struct Ears {
     pub triggers: Receiver<Trigger>,
     pub inbox: InboxEar,
-    pub key: Key,
 }
 
 impl Host {

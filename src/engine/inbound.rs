@@ -9,8 +9,9 @@ use super::host::Host;
 use super::node::Held;
 use super::pending::{LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, Staged, still_missing};
 use super::pieces::{self, digest};
-use super::queues::{Inbound, InboxEar};
+use super::queues::{self, Inbound, InboxEar, Turn};
 use super::wants::Need;
+use super::worker::Worker;
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, Piece};
 use crate::model::ids::{FileId, Seq};
@@ -26,25 +27,40 @@ use std::sync::Arc;
 /// Cuts made durable together.
 const BATCH: usize = 256;
 
-/// The applier thread.
-pub(super) fn run(host: Arc<Host>, ear: InboxEar) {
-    let mut queue = Queue::default();
-    while let Ok(first) = ear.recv() {
+pub(super) struct Applier {
+    ear: InboxEar,
+    queue: Queue,
+}
+
+impl Applier {
+    pub fn new(ear: InboxEar) -> Applier {
+        Applier { ear, queue: Queue::default() }
+    }
+}
+
+impl Worker for Applier {
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
+        let first = match queues::next(&self.ear, wait, None) {
+            Ok(Some(first)) => first,
+            Ok(None) => return Turn::Idle,
+            Err(over) => return over,
+        };
         let mut events = vec![first];
-        events.extend(ear.try_iter().take(BATCH - 1));
+        events.extend(self.ear.try_iter().take(BATCH - 1));
         for event in events {
             match event {
-                Inbound::Cut(cut) if genuine(&cut) => queue.add(cut),
+                Inbound::Cut(cut) if genuine(&cut) => self.queue.add(cut),
                 Inbound::Cut(_) => host.distrust("the peer announced content that does not match its digest"),
                 Inbound::Content { cut, file, pieces, asked } => {
-                    host.stage(&mut queue, cut, file, &pieces, &asked)
+                    host.stage(&mut self.queue, cut, file, &pieces, &asked)
                 }
                 Inbound::Again => {}
-                Inbound::Down => queue.keep(),
-                Inbound::Stop => return,
+                Inbound::Down => self.queue.keep(),
+                Inbound::Stop => return Turn::Over,
             }
         }
-        host.advance(&mut queue);
+        host.advance(&mut self.queue);
+        Turn::Worked
     }
 }
 

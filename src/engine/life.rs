@@ -26,13 +26,15 @@ impl Host {
     /// Opens the store: lock, recovery, adoption of what lies there. Nothing is touched by path
     /// afterwards, so that the mount may cover the directory.
     pub fn open(options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
+        let key = Key::load(&options.key_file)?;
         let site = Site::open(&options.store)?;
-        Host::open_in(site, options, runtime)
+        let host = Host::open_in(site, options, runtime)?;
+        *host.key.lock() = Some(key);
+        Ok(host)
     }
 
     /// As [`Host::open`], in a place of the caller's making.
     pub fn open_in(site: Site, options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
-        let key = Key::load(&options.key_file)?;
         let recovered = recovery::open(site)?;
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
@@ -69,10 +71,12 @@ impl Host {
             link: OnceLock::new(),
             session: Mutex::new(None),
             progress: watch::channel(0).0,
+            next_flush: AtomicU64::new(1),
             flushes: watch::channel(0).0,
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
-            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, key })),
+            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear })),
+            key: Mutex::default(),
         });
         host.redo(recovered.redo);
         host.backing.clear_staging()?;

@@ -1,10 +1,16 @@
 //! The engine's threads, and the session with the peer: what comes in goes to the thread that answers it.
 
+use super::channel::{Channel, Wire};
+use super::checkpoint::Keeper;
+use super::cutter::Cutter;
 use super::error::Error;
+use super::fetch::{Filler, Finisher};
 use super::host::{Ears, Host};
-use super::queues::{Filling, Inbound, Request, Trigger};
+use super::inbound::Applier;
+use super::queues::{Filling, Inbound, Request, Trigger, Turn};
 use super::recovery::new_writer;
-use super::{checkpoint, cutter, fetch, inbound, serve};
+use super::serve::Servant;
+use super::worker::Worker;
 use crate::model::ids::LogPosition;
 use crate::model::message::{Hello, Message};
 use crate::model::record::Record;
@@ -23,7 +29,7 @@ pub(super) fn start(host: &Arc<Host>, ears: Ears) -> Result<Vec<JoinHandle<()>>,
         None => Err("this host is shutting down".to_owned()),
     });
     let config = wire::Config {
-        key: ears.key,
+        key: host.key.lock().take().expect("no host connects without its key"),
         replica: host.identity.replica,
         boot: host.identity.boots,
         features: Vec::new(),
@@ -32,30 +38,39 @@ pub(super) fn start(host: &Arc<Host>, ears: Ears) -> Result<Vec<JoinHandle<()>>,
         admit,
     };
     let (link, events) = host.runtime.block_on(Link::start(config))?;
-    host.link.set(link).ok().expect("the link starts once");
-
-    let (fillings, finished) = host.fetch.take_ears();
     let mut threads = Vec::new();
-    let mut spawn = |name: &str, run: Box<dyn FnOnce(Arc<Host>) + Send>| -> std::io::Result<()> {
+    for (name, mut worker) in attach(host, Box::new(Wire { link, runtime: host.runtime.clone() }), ears) {
         let host = host.clone();
-        threads.push(std::thread::Builder::new().name(name.into()).spawn(move || run(host))?);
-        Ok(())
-    };
-    spawn("cutter", Box::new(move |host| cutter::run(host, ears.triggers)))?;
-    spawn("applier", Box::new(move |host| inbound::run(host, ears.inbox)))?;
-    spawn("filler", Box::new(move |host| fetch::run_filler(host, fillings)))?;
-    spawn("finisher", Box::new(move |host| fetch::run_finisher(host, finished)))?;
-    spawn("server", Box::new(serve::run))?;
-    spawn("checkpointer", Box::new(checkpoint::run))?;
+        let run = move || while worker.turn(&host, true) != Turn::Over {};
+        threads.push(std::thread::Builder::new().name(name.into()).spawn(run)?);
+    }
     host.runtime.spawn(listen(host.clone(), events));
     Ok(threads)
+}
+
+/// Gives the host its way to the peer; returns its workers, each with its name.
+pub(super) fn attach(
+    host: &Arc<Host>,
+    channel: Box<dyn Channel>,
+    ears: Ears,
+) -> Vec<(&'static str, Box<dyn Worker>)> {
+    host.link.set(channel).ok().expect("a host is attached once");
+    let (fillings, finished) = host.fetch.take_ears();
+    vec![
+        ("cutter", Box::new(Cutter::new(ears.triggers))),
+        ("applier", Box::new(Applier::new(ears.inbox))),
+        ("filler", Box::new(Filler(fillings))),
+        ("finisher", Box::new(Finisher(finished))),
+        ("server", Box::new(Servant)),
+        ("checkpointer", Box::new(Keeper::new(host))),
+    ]
 }
 
 /// Ends the session and all threads, in the order in which they feed each other.
 pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
     host.stopping.store(true, Ordering::Relaxed);
     if let Some(link) = host.link.get() {
-        host.runtime.block_on(link.close());
+        link.close();
     }
     let _ = host.triggers.send(Trigger::Stop);
     host.inbox.send(Inbound::Stop);
@@ -97,7 +112,7 @@ impl Host {
         }
     }
 
-    fn up(&self, session: wire::Session) {
+    pub(super) fn up(&self, session: wire::Session) {
         tracing::info!("connected with replica {} at {}", session.peer.replica.short(), session.address);
         let peer = session.peer.replica;
         *self.session.lock() = Some(session);
@@ -113,7 +128,7 @@ impl Host {
         self.moved();
     }
 
-    fn down(&self) {
+    pub(super) fn down(&self) {
         *self.session.lock() = None;
         self.outbound_down();
         self.fetch_down();
@@ -123,7 +138,7 @@ impl Host {
         self.moved();
     }
 
-    fn hear(self: &Arc<Self>, message: Message) {
+    pub(super) fn hear(self: &Arc<Self>, message: Message) {
         match message {
             Message::Sync { since } => self.synced(since),
             Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),

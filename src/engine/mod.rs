@@ -6,7 +6,7 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`,
-//! `frozen`, `attrs`.
+//! `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -25,6 +25,8 @@
 //!
 //! # Threads
 //!
+//! Each turns a [`worker`]; a simulation turns them by hand (`stepped`).
+//!
 //! | thread | does |
 //! |---|---|
 //! | request threads (the kernel door's) | [`volume`]: everything a program asks |
@@ -37,6 +39,7 @@
 
 mod apply;
 mod attrs;
+mod channel;
 mod checkpoint;
 mod content;
 mod cutter;
@@ -58,8 +61,12 @@ mod queues;
 mod recovery;
 mod serve;
 pub mod status;
+#[cfg(feature = "simulation")]
+pub mod stepped;
 mod volume;
 mod wants;
+mod worker;
 
+pub use channel::Channel;
 pub use error::{Error, FlushError};
 pub use host::{Host, Options};

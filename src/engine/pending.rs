@@ -12,7 +12,8 @@ use crate::model::message::Ack;
 use crate::model::version::Version;
 use crate::store::Content;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// An apply waits this long for programs that hold locks on its files.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);

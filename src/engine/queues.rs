@@ -10,10 +10,38 @@ use crate::model::version::Version;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use tokio::time::Instant;
 
 /// Requests a peer may have open at once; an honest one stays far below.
 const REQUESTS: usize = 4096;
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Worked,
+    /// There was nothing to do.
+    Idle,
+    /// There never will be again.
+    Over,
+}
+
+/// The next from a queue; with `wait` waits for it, until `until` where that is given. `None` where
+/// nothing came in time. Errors: nobody can send any more.
+pub(super) fn next<T>(ear: &Receiver<T>, wait: bool, until: Option<Instant>) -> Result<Option<T>, Turn> {
+    let heard = match (wait, until) {
+        (false, _) => ear.try_recv().map_err(|e| e == TryRecvError::Disconnected),
+        (true, None) => ear.recv().map_err(|_| true),
+        (true, Some(at)) => ear
+            .recv_timeout(at.saturating_duration_since(Instant::now()))
+            .map_err(|e| e == RecvTimeoutError::Disconnected),
+    };
+    match heard {
+        Ok(heard) => Ok(Some(heard)),
+        Err(true) => Err(Turn::Over),
+        Err(false) => Ok(None),
+    }
+}
 
 /// Why a cut is taken.
 #[derive(Debug)]
@@ -120,18 +148,16 @@ impl Server {
         self.some.notify_all();
     }
 
-    /// The next request, what a reader waits for first; waits for one. `None` at the end.
-    pub(super) fn next(&self) -> Option<Request> {
+    /// The next request, what a reader waits for first; with `wait`, once there is one.
+    pub(super) fn next(&self, wait: bool) -> Result<Option<Request>, Turn> {
         let mut queues = self.queues.lock();
         loop {
             if queues.stopped {
-                return None;
+                return Err(Turn::Over);
             }
-            if let Some(request) = queues.urgent.pop_front() {
-                return Some(request);
-            }
-            if let Some(request) = queues.bulk.pop_front() {
-                return Some(request);
+            let request = queues.urgent.pop_front().or_else(|| queues.bulk.pop_front());
+            if request.is_some() || !wait {
+                return Ok(request);
             }
             self.some.wait(&mut queues);
         }

@@ -5,30 +5,33 @@
 
 use super::host::Host;
 use super::pieces::digest;
-use super::queues::Request;
+use super::queues::{Request, Turn};
+use super::worker::Worker;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::message::Message;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The server thread.
-pub(super) fn run(host: Arc<Host>) {
-    while let Some(request) = host.server.next() {
+pub(super) struct Servant;
+
+impl Worker for Servant {
+    fn turn(&mut self, host: &Arc<Host>, wait: bool) -> Turn {
+        let request = match host.server.next(wait) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Turn::Idle,
+            Err(over) => return over,
+        };
         let (id, urgent) = (request.request, request.urgent);
-        let Some(link) = host.link.get() else { continue };
+        let Some(link) = host.link.get() else { return Turn::Worked };
         match host.serve(&request) {
             Some(pieces) => {
                 let sha256 = digest(&pieces);
-                let message = Message::Deliver { request: id, pieces, sha256 };
-                if urgent {
-                    host.runtime.block_on(link.send_urgent(message));
-                } else {
-                    host.runtime.block_on(link.send_bulk(message));
-                }
+                link.deliver(Message::Deliver { request: id, pieces, sha256 }, urgent);
             }
             None => link.send(Message::Superseded { request: id }),
         }
+        Turn::Worked
     }
 }
 

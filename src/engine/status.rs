@@ -5,7 +5,7 @@ use super::host::Host;
 use crate::model::judge::is_conflict_copy;
 use crate::model::message::Message;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// `status --json`. Byte figures are bytes; sent and received count the wire, frames included.
@@ -44,8 +44,6 @@ pub struct Cache {
     /// Bytes held.
     pub used: u64,
 }
-
-static REQUESTS: AtomicU64 = AtomicU64::new(1);
 
 impl Host {
     pub fn status(&self) -> Status {
@@ -99,7 +97,7 @@ impl Host {
         let mut flushed = self.flushes.subscribe();
         loop {
             self.level().await;
-            let request = REQUESTS.fetch_add(1, Ordering::Relaxed);
+            let request = self.next_flush.fetch_add(1, Ordering::Relaxed);
             self.tell(Message::Flush { request });
             // An answer that got lost with its session is asked for again.
             let answer = async {

@@ -772,10 +772,10 @@ pub struct Dice(pub u64);
 impl Dice {
     /// A number below `sides`, which is not 0.
     pub fn roll(&mut self, sides: usize) -> usize {
-        (self.next() % sides as u64) as usize
+        (self.number() % sides as u64) as usize
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
