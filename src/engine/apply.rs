@@ -20,7 +20,7 @@ use crate::model::record::{CutMark, Record, Taken, TakenBody, TakenPlace};
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of old content kept per file so that pages of a mapping can be told from changes.
 const SHADOW_BYTES: usize = 4 << 20;
@@ -69,7 +69,7 @@ impl Host {
             let _names = self.names.write();
             let nodes = self.nodes_of(&pending.cut);
             let mut datas: Vec<MutexGuard<'_, Data>> = nodes.iter().map(|n| n.data.lock()).collect();
-            let index: HashMap<FileId, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
+            let index: BTreeMap<FileId, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
 
             self.cut_silently(&nodes, &mut datas)?;
             let verdicts = {
@@ -420,10 +420,10 @@ impl Host {
 
     /// Renames and unlinks on the disk: swaps and chains included.
     fn carry_out(&self, moves: &[Move]) -> store::Result<()> {
-        let arriving: HashSet<&Name> =
+        let arriving: BTreeSet<&Name> =
             moves.iter().filter(|m| m.from.is_some()).filter_map(|m| m.new.as_ref()).collect();
         // Files that stand where another one of this cut will be go out of the way first.
-        let mut aside: HashMap<FileId, String> = HashMap::new();
+        let mut aside: BTreeMap<FileId, String> = BTreeMap::new();
         for m in moves {
             match (&m.from, &m.new) {
                 (Some(Lies::Name(from)), Some(to)) if from != to && arriving.contains(from) => {
@@ -461,7 +461,7 @@ impl Host {
     /// Applies again what a crash cut short.
     pub(super) fn redo(&self, cuts: Vec<(crate::model::cut::Cut, bool)>) {
         for (cut, staged) in cuts {
-            let mut content = HashMap::new();
+            let mut content = BTreeMap::new();
             for file in cut.files.iter().filter(|_| staged) {
                 let name = pieces::staging_name(cut.seq, file.file);
                 let Ok(staging) = self.backing.open_file(At::Staging(&name), false) else { continue };

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::model::codec;
 use crate::model::ids::FileId;
 use crate::store::{self, Lsn};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,7 +70,7 @@ impl Host {
     /// With `clean`, notes that nothing will change any more.
     pub(super) fn checkpoint(&self, clean: bool) -> Result<(), Error> {
         let mut meta = self.checkpointer.meta.lock();
-        let mut touched: HashSet<FileId> = self.share.lock().take_touched();
+        let mut touched: BTreeSet<FileId> = self.share.lock().take_touched();
         for &id in &touched {
             if let Some(stat) = self.stat(id) {
                 let stamp = store::stamp(&stat);

@@ -18,12 +18,12 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Place};
 use crate::model::file::File as FileState;
 use crate::model::ids::FileId;
-use crate::model::limits::{CUT_RANGES, INLINE_BYTES};
+use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
 use crate::store::{self, Content};
 use parking_lot::MutexGuard;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -101,14 +101,14 @@ impl Host {
 
     /// Everything the peer does not have, one cut for each set of files that belong together.
     fn cut_backlog(&self) {
-        let todo: Vec<FileId> = {
+        let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
             match self.outbound.lock().everything {
                 true => share.files().map(|f| f.0).collect(),
                 false => share.unthanked().iter().copied().collect(),
             }
         };
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         for file in todo {
             if seen.contains(&file) {
                 continue;
@@ -164,7 +164,7 @@ impl Host {
         process: Option<u32>,
     ) -> store::Result<bool> {
         // Attributes and descriptors, while nothing can change them.
-        let mut bodies: HashMap<FileId, (Content, crate::model::cut::Attrs)> = HashMap::new();
+        let mut bodies: BTreeMap<FileId, (Content, crate::model::cut::Attrs)> = BTreeMap::new();
         for (node, data) in nodes.iter().zip(&mut datas) {
             let wanted = {
                 let share = self.share.lock();
@@ -230,7 +230,8 @@ impl Host {
         // While the files are locked: an apply that finds it must tell one anew comes before or after.
         self.outbound.lock().announced.extend(parts.iter().map(|p| p.0));
         let writer = share.writer();
-        let mut inline = parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * 1000 <= INLINE_BYTES;
+        let mut inline =
+            parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * CHUNK <= self.options.inline_bytes;
         // Chunks not held can't be carried; who asks for them learns so.
         let held =
             |id, news: &ChunkSet| share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)));

@@ -21,7 +21,7 @@ use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::store::At;
 use rustix::fs::RenameFlags;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -231,7 +231,7 @@ impl Host {
 
     /// Makes files durable that are wholly held now, puts them under their names and thanks for them.
     pub(super) fn finish(&self, files: Vec<FileId>) -> Result<()> {
-        let files: HashSet<FileId> = files.into_iter().collect();
+        let files: BTreeSet<FileId> = files.into_iter().collect();
         let mut whole = Vec::new();
         for id in files {
             let Some(node) = self.node(id) else { continue };

@@ -6,7 +6,7 @@
 use super::node::Held;
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::INFLIGHT_BYTES;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A cut on its way.
 pub(super) struct Flight {
@@ -26,11 +26,11 @@ pub struct Outbound {
     /// The peer has nothing of ours: even what it once acknowledged is told again.
     pub everything: bool,
     /// Files whose present version was told in this session.
-    pub announced: HashSet<FileId>,
+    pub announced: BTreeSet<FileId>,
     /// Files to be cut as soon as there is room.
     pub waiting: BTreeSet<FileId>,
     pub flights: BTreeMap<Seq, Flight>,
-    busy: HashMap<FileId, Seq>,
+    busy: BTreeMap<FileId, Seq>,
     bytes: u64,
 }
 

@@ -22,7 +22,7 @@ use crate::model::share::Share;
 use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn};
 use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -43,6 +43,9 @@ pub struct Options {
     pub key_file: PathBuf,
     pub read_timeout: Duration,
     pub new_peer: bool,
+    /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
+    /// at most; larger cuts are retrieved.
+    pub inline_bytes: u64,
     /// For status only.
     pub mount: PathBuf,
 }
@@ -74,10 +77,10 @@ pub struct Host {
     pub(super) fetch: Fetch,
     pub(super) handles: RwLock<HashMap<u64, Arc<Handle>>>,
     /// Files that may be mapped for writing: their pages are written back each second.
-    pub(super) mapped: Mutex<HashSet<FileId>>,
+    pub(super) mapped: Mutex<BTreeSet<FileId>>,
 
     /// Files of the peer that lost against what stands under their names here.
-    pub(super) refused: Mutex<HashMap<FileId, Name>>,
+    pub(super) refused: Mutex<BTreeMap<FileId, Name>>,
 
     pub(super) next_handle: AtomicU64,
     pub(super) budget: Budget,

@@ -21,7 +21,7 @@ use crate::model::record::Record;
 use crate::model::share::Share;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Cuts made durable together.
@@ -80,8 +80,8 @@ impl Host {
         }
         let staged = absent.is_empty() && {
             let content = match pending.content.entry(file) {
-                std::collections::hash_map::Entry::Occupied(e) => Ok(e.into_mut()),
-                std::collections::hash_map::Entry::Vacant(e) => {
+                std::collections::btree_map::Entry::Occupied(e) => Ok(e.into_mut()),
+                std::collections::btree_map::Entry::Vacant(e) => {
                     let name = pieces::staging_name(seq, file);
                     self.backing
                         .create(At::Staging(&name), 0o600)
@@ -124,8 +124,8 @@ impl Host {
     /// Applies every cut that is ready, in order.
     fn advance(self: &Arc<Self>, queue: &mut Queue) {
         loop {
-            let mut blocked: HashSet<FileId> = HashSet::new();
-            let mut waiting: HashSet<Seq> = HashSet::new();
+            let mut blocked: BTreeSet<FileId> = BTreeSet::new();
+            let mut waiting: BTreeSet<Seq> = BTreeSet::new();
             let mut ready: Vec<Seq> = Vec::new();
             for (&seq, pending) in &mut queue.pending {
                 let files = || pending.cut.files.iter().map(|f| f.file);

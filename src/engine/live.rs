@@ -15,7 +15,7 @@ use crate::model::ids::LogPosition;
 use crate::model::message::{Hello, Message};
 use crate::model::record::Record;
 use crate::wire::{self, Event, Events, Link};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -201,7 +201,7 @@ impl Host {
     pub(super) async fn level(&self) {
         let mut progress = self.progress.subscribe();
         loop {
-            let fresh: HashSet<_> = self.share.lock().fresh().iter().copied().collect();
+            let fresh: BTreeSet<_> = self.share.lock().fresh().iter().copied().collect();
             for file in fresh {
                 self.cut_soon(file, None);
             }

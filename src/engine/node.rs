@@ -8,7 +8,7 @@ use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use crate::store::{Content, File, Time};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Data {
     pub mappable: u32,
     /// Chunks as they were before a peer's cut replaced them, until the kernel has forgotten its
     /// pages: written back from a mapping, such bytes are nobody's change.
-    pub shadows: HashMap<u64, Vec<u8>>,
+    pub shadows: BTreeMap<u64, Vec<u8>>,
     /// The file's mtime as our own writes left it, while somebody's stores go past us.
     pub unseen: Option<Time>,
     /// Set when the file was unlinked: what of it will never come.

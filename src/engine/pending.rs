@@ -11,7 +11,7 @@ use crate::model::judge::BodyVerdict;
 use crate::model::message::Ack;
 use crate::model::version::Version;
 use crate::store::Content;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A cut of the peer that is not applied yet.
 pub(super) struct Pending {
     pub cut: Cut,
-    pub content: HashMap<FileId, Staged>,
-    pub asked: HashMap<FileId, ChunkSet>,
+    pub content: BTreeMap<FileId, Staged>,
+    pub asked: BTreeMap<FileId, ChunkSet>,
     pub since: Instant,
     pub watched: bool,
     /// What it waits for will not come.
@@ -45,7 +45,7 @@ pub(super) enum Readiness {
 pub(super) struct Queue {
     pub pending: BTreeMap<Seq, Pending>,
     /// Staged content of an earlier session, for the same version of the same file.
-    kept: HashMap<(FileId, Version), Staged>,
+    kept: BTreeMap<(FileId, Version), Staged>,
 }
 
 /// Content of a large cut, in a staging file at its own offsets.
@@ -63,7 +63,7 @@ pub(super) enum Outcome {
 
 impl Queue {
     pub fn add(&mut self, cut: Cut) {
-        let mut content = HashMap::new();
+        let mut content = BTreeMap::new();
         for file in &cut.files {
             let Some(body) = &file.body else { continue };
             if let Some(kept) = self.kept.remove(&(file.file, body.version.clone())) {
@@ -73,7 +73,7 @@ impl Queue {
         let pending = Pending {
             cut,
             content,
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
             since: Instant::now(),
             watched: false,
             hopeless: false,
@@ -96,11 +96,11 @@ impl Queue {
 
 impl Pending {
     /// A cut found in the journal after a crash.
-    pub(super) fn again(cut: Cut, content: HashMap<FileId, Staged>) -> Pending {
+    pub(super) fn again(cut: Cut, content: BTreeMap<FileId, Staged>) -> Pending {
         Pending {
             cut,
             content,
-            asked: HashMap::new(),
+            asked: BTreeMap::new(),
             since: Instant::now() - LOCK_PATIENCE,
             watched: true,
             hopeless: false,

@@ -19,7 +19,7 @@ use crate::model::record::Record;
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Site, Stamp};
 use rustix::fs::RenameFlags;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Recovered {
     pub backing: Backing,
@@ -89,15 +89,16 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
     let redo = if replayed { replay(&mut share, &records, stored.lsn, end)? } else { Vec::new() };
 
     // What the journal tells of a file since the checkpoint explains why it looks different now.
-    let explained: HashSet<FileId> = share.touched_now().into_iter().collect();
+    let explained: BTreeSet<FileId> = share.touched_now().into_iter().collect();
     let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained };
     if end == End::Lost {
         // What the old writer counted last may be forgotten; its numbers are never used again.
         work.commit(Record::Began { writer: new_writer(&mut random) })?;
     }
-    let redone: HashSet<FileId> = redo.iter().flat_map(|(cut, _)| cut.files.iter().map(|f| f.file)).collect();
+    let redone: BTreeSet<FileId> =
+        redo.iter().flat_map(|(cut, _)| cut.files.iter().map(|f| f.file)).collect();
     // New files of theirs may be on the disk already, as the peer had them.
-    let half_done: HashMap<&Name, (u64, i64)> = redo
+    let half_done: BTreeMap<&Name, (u64, i64)> = redo
         .iter()
         .flat_map(|(cut, _)| &cut.files)
         .filter_map(|f| Some((f.place.as_ref()?.name.as_ref()?, f.body.as_ref()?)))
@@ -136,7 +137,7 @@ struct Work<'a> {
     journal: &'a Journal,
     share: &'a mut Share,
     end: End,
-    explained: HashSet<FileId>,
+    explained: BTreeSet<FileId>,
 }
 
 impl Work<'_> {
@@ -149,16 +150,16 @@ impl Work<'_> {
     /// Brings directory and share into line. Returns how many entries of the directory are not ours.
     fn line_up(
         &mut self,
-        redone: &HashSet<FileId>,
-        half_done: &HashMap<&Name, (u64, i64)>,
+        redone: &BTreeSet<FileId>,
+        half_done: &BTreeMap<&Name, (u64, i64)>,
     ) -> Result<usize, Error> {
         let mut listing = self.backing.list()?;
         if matches!(self.end, End::Killed | End::Lost) && self.finish_names(&listing.files)? {
             listing = self.backing.list()?;
         }
-        let disk: HashMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
-        let partial: HashSet<FileId> = self.backing.list_partial()?.into_iter().collect();
-        let files: Vec<(FileId, File)> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
+        let disk: BTreeMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
+        let partial: BTreeSet<FileId> = self.backing.list_partial()?.into_iter().collect();
+        let files: BTreeMap<FileId, File> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
         for (id, file) in files {
             let Some(name) = &file.name else { continue };
             match disk.get(name) {
@@ -191,12 +192,16 @@ impl Work<'_> {
     /// After a crash: names that were changed in the journal but not yet on the disk. A file is known by
     /// its inode.
     fn finish_names(&mut self, listing: &[(Name, Stamp)]) -> Result<bool, Error> {
-        let wanted: HashMap<u64, (FileId, Option<Name>)> = self
+        // Inode numbers are used again: a file that is there counts before one that is gone.
+        let mut lying: Vec<(bool, FileId, u64, Option<Name>)> = self
             .share
             .files()
             .filter(|(_, f)| f.disk != 0 && !f.partial)
-            .map(|(id, f)| (f.disk, (id, f.name.clone())))
+            .map(|(id, f)| (f.name.is_some(), id, f.disk, f.name.clone()))
             .collect();
+        lying.sort_unstable();
+        let wanted: BTreeMap<u64, (FileId, Option<Name>)> =
+            lying.into_iter().map(|(_, id, disk, name)| (disk, (id, name))).collect();
         let (mut aside, mut unlinked) = (Vec::new(), false);
         for (name, stamp) in listing {
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };
@@ -232,7 +237,7 @@ impl Work<'_> {
         }
         let mut changed = unlinked || !aside.is_empty();
         // Files that had become whole but not yet moved under their names.
-        let ready: Vec<(FileId, Name)> = self
+        let ready: BTreeMap<FileId, Name> = self
             .share
             .files()
             .filter(|(_, f)| f.partial && f.is_whole())
@@ -302,7 +307,7 @@ impl Work<'_> {
 
     /// A raw file whose name belongs to a file only partly held: somebody made it while we were away.
     /// It is a new file, and the name is contested.
-    fn stranger(&mut self, id: FileId, name: &Name, disk: &HashMap<&Name, Stamp>) -> store::Result<()> {
+    fn stranger(&mut self, id: FileId, name: &Name, disk: &BTreeMap<&Name, Stamp>) -> store::Result<()> {
         let stamp = disk[name].mtime;
         let replica = self.share.header().replica;
         let taken = |n: &Name| self.share.named(n).is_some() || disk.contains_key(n);

@@ -6,6 +6,7 @@ use super::host::Host;
 use super::live;
 use super::queues::Turn;
 use super::worker::Worker;
+use crate::model::ids::ReplicaId;
 use crate::model::message::Message;
 use crate::wire::Session;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ impl Stepped {
     /// Turns one worker; false where it had nothing to do.
     pub fn turn(&mut self, worker: usize) -> bool {
         self.workers[worker].1.turn(&self.host, false) == Turn::Worked
+    }
+
+    pub fn replica(&self) -> ReplicaId {
+        self.host.identity.replica
     }
 
     /// A session with the peer begins.
@@ -63,6 +68,23 @@ impl Stepped {
     pub fn close(self) -> Result<(), super::Error> {
         drop(self.workers);
         self.host.close()
+    }
+
+    /// Every change that waits for its second to pass is cut now, as `flush` does.
+    pub fn level_soon(&self) {
+        let fresh: Vec<_> = self.host.share.lock().fresh().iter().copied().collect();
+        fresh.into_iter().for_each(|file| self.host.cut_soon(file, None));
+    }
+
+    /// What keeps it from being level, for people.
+    pub fn state(&self) -> String {
+        let share = self.host.share.lock();
+        let (unthanked, lacking) = (share.unthanked().len(), share.lacking().len());
+        let outbound = self.host.outbound.lock();
+        let (flights, waiting) = (outbound.in_flight(), outbound.waiting.len());
+        format!(
+            "{unthanked} unacknowledged, {lacking} in part, {flights} cuts under way, {waiting} files waiting"
+        )
     }
 
     /// Whether everything here is on the peer and everything of the peer's is here.

@@ -13,7 +13,7 @@ use crate::model::message::Message;
 use crate::model::share::Share;
 use crate::model::version::Version;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -64,10 +64,10 @@ pub(super) struct State {
     /// The number of the last request; it goes on from session to session.
     pub next: u64,
     pub bytes: u64,
-    pub requests: HashMap<u64, Request>,
-    pub flying: HashMap<FileId, ChunkSet>,
+    pub requests: BTreeMap<u64, Request>,
+    pub flying: BTreeMap<FileId, ChunkSet>,
     /// Chunks the peer could not give at our version: a cut that brings them is on its way.
-    pub stalled: HashMap<FileId, ChunkSet>,
+    pub stalled: BTreeMap<FileId, ChunkSet>,
     /// Files with chunks to ask for, smallest first.
     pub queue: BTreeSet<(u64, FileId)>,
     pub needs: VecDeque<Need>,

@@ -3,13 +3,13 @@
 //! Invariant: a pair (process, file) is counted once per open-for-writing handle.
 
 use super::ids::FileId;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who has what open for writing. Processes by their number in the kernel's eyes.
 #[derive(Clone, Debug, Default)]
 pub struct Writers {
-    files: HashMap<u32, HashMap<FileId, u32>>,
-    processes: HashMap<FileId, HashMap<u32, u32>>,
+    files: BTreeMap<u32, BTreeMap<FileId, u32>>,
+    processes: BTreeMap<FileId, BTreeMap<u32, u32>>,
 }
 
 impl Writers {
@@ -19,11 +19,7 @@ impl Writers {
     }
 
     pub fn closed(&mut self, process: u32, file: FileId) {
-        fn drop_one<A: std::hash::Hash + Eq, B: std::hash::Hash + Eq>(
-            map: &mut HashMap<A, HashMap<B, u32>>,
-            a: A,
-            b: B,
-        ) {
+        fn drop_one<A: Ord, B: Ord>(map: &mut BTreeMap<A, BTreeMap<B, u32>>, a: A, b: B) {
             let Some(inner) = map.get_mut(&a) else { return };
             if let Some(count) = inner.get_mut(&b) {
                 *count -= 1;

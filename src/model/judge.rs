@@ -20,7 +20,7 @@ use super::limits::{CHUNK, NAME_BYTES};
 use super::name::Name;
 use super::share::Share;
 use super::version::Order;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -62,7 +62,7 @@ pub enum BodyVerdict {
 pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
     // Files that leave their names make room for others; one that turns out to stay does not, which may
     // keep another where it is, and so on.
-    let mut leaving: HashSet<FileId> =
+    let mut leaving: BTreeSet<FileId> =
         cut.files.iter().filter(|f| f.place.is_some()).map(|f| f.file).collect();
     let places = loop {
         let judge_place = |cut: &FileCut| match &cut.place {
@@ -73,7 +73,7 @@ pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
         let leaves = |(file, verdict): (&FileCut, &PlaceVerdict)| {
             matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)).then_some(file.file)
         };
-        let still: HashSet<FileId> = cut.files.iter().zip(&places).filter_map(leaves).collect();
+        let still: BTreeSet<FileId> = cut.files.iter().zip(&places).filter_map(leaves).collect();
         if leaving.is_subset(&still) || still.len() == leaving.len() {
             break places;
         }
@@ -94,7 +94,7 @@ fn judge_place(
     peer: ReplicaId,
     cut: &FileCut,
     place: &Place,
-    leaving: &HashSet<FileId>,
+    leaving: &BTreeSet<FileId>,
 ) -> PlaceVerdict {
     let ours = share.file(cut.file);
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));

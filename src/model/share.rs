@@ -13,7 +13,7 @@ use super::message::Ack;
 use super::name::Name;
 use super::record::{CutMark, Record, Taken, TakenBody};
 use bincode::{Decode, Encode};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 #[derive(Clone, Debug)]
 pub struct Share {
@@ -27,7 +27,7 @@ pub struct Share {
     fresh: BTreeSet<FileId>,
     unthanked: BTreeSet<FileId>,
     lacking: BTreeSet<FileId>,
-    touched: HashSet<FileId>,
+    touched: BTreeSet<FileId>,
 }
 
 /// What is kept beside the files.
@@ -75,7 +75,7 @@ impl Share {
             fresh: BTreeSet::new(),
             unthanked: BTreeSet::new(),
             lacking: BTreeSet::new(),
-            touched: HashSet::new(),
+            touched: BTreeSet::new(),
         };
         for (id, file) in files {
             if let Some(name) = &file.name {
@@ -103,6 +103,7 @@ impl Share {
         self.files.get(&id)
     }
 
+    /// All files, in no order.
     pub fn files(&self) -> impl Iterator<Item = (FileId, &File)> {
         self.files.iter().map(|(id, f)| (*id, f))
     }
@@ -156,12 +157,12 @@ impl Share {
     }
 
     /// The files changed since the last call, for the checkpoint.
-    pub fn take_touched(&mut self) -> HashSet<FileId> {
+    pub fn take_touched(&mut self) -> BTreeSet<FileId> {
         std::mem::take(&mut self.touched)
     }
 
     /// Takes back what [`Share::take_touched`] gave, where the checkpoint failed.
-    pub fn put_back(&mut self, touched: HashSet<FileId>) {
+    pub fn put_back(&mut self, touched: BTreeSet<FileId>) {
         self.touched.extend(touched);
     }
 

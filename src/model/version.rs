@@ -23,7 +23,7 @@ pub enum Order {
 }
 
 /// A version vector; the empty one is the version of what does not exist yet.
-#[derive(Clone, Default, PartialEq, Eq, Hash, Encode)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 pub struct Version(Box<[(WriterId, Seq)]>);
 
 impl Version {

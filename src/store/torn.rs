@@ -163,6 +163,11 @@ impl TornDisk {
         self.0.lock().die_at = n;
     }
 
+    /// The process dies here: no call does anything any more until the disk is revived or crashes.
+    pub fn die_now(&self) {
+        self.0.lock().dead = true;
+    }
+
     pub fn is_dead(&self) -> bool {
         self.0.lock().dead
     }

@@ -33,3 +33,4 @@ pub use dial::DEFAULT_PORT;
 pub use error::{Error, Result};
 pub use key::Key;
 pub use link::{Config, Counters, Event, Events, Link};
+pub use outbox::Class;

@@ -1,0 +1,81 @@
+//! Whole histories of two hosts in one thread: the real engine on a disk that tears, under a network that
+//! fails, at the mercy of one seed.
+//!
+//! `SYNCFS_SEED=n` replays one history, `SYNCFS_SEEDS=n` runs so many, `SYNCFS_STORY=1` tells what happens.
+
+mod network;
+mod side;
+mod user;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+use world::{Faults, World};
+
+const STEPS: usize = 3_000;
+
+fn number(variable: &str) -> Option<u64> {
+    Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+}
+
+/// One history: what it came to, its trace, the system calls in it.
+fn history(seed: u64, faults: Faults) -> (Result<(), String>, u64, u64) {
+    let mut world = World::new(seed, faults);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run(STEPS)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")))
+    });
+    (result, world.trace(), world.calls)
+}
+
+fn histories(name: &str, faults: Faults, seeds: u64) {
+    let seeds = match number("SYNCFS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SYNCFS_SEEDS").unwrap_or(seeds),
+    };
+    let (begun, mut calls, count) = (Instant::now(), 0, seeds.end - seeds.start);
+    let mut failed = Vec::new();
+    for seed in seeds {
+        let (result, trace, called) = history(seed, faults);
+        let again = history(seed, faults);
+        calls += 2 * called;
+        if again.1 != trace {
+            failed.push(format!("seed {seed}: two runs of one seed differ"));
+        }
+        if let Err(why) = result {
+            failed.push(format!("seed {seed}: {why}"));
+        }
+        if failed.len() > 9 {
+            break;
+        }
+    }
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    println!("{name}: {count} seeds, {calls} system calls, {:.0} a minute", calls as f64 / minutes);
+    for why in &failed {
+        println!(
+            "{why}; replay: SYNCFS_STORY=1 SYNCFS_SEED=n cargo test --features simulation --test simulation {name} -- --nocapture"
+        );
+    }
+    assert!(failed.is_empty(), "{} histories went wrong; the first: {}", failed.len(), failed[0]);
+}
+
+#[test]
+fn a_quiet_life() {
+    histories("a_quiet_life", Faults::NONE, 40);
+}
+
+#[test]
+fn links_that_fail() {
+    histories("links_that_fail", Faults::LINK, 40);
+}
+
+#[test]
+fn daemons_that_are_killed() {
+    histories("daemons_that_are_killed", Faults::KILLS, 40);
+}
+
+#[test]
+fn machines_that_lose_power() {
+    histories("machines_that_lose_power", Faults::POWER, 40);
+}

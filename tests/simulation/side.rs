@@ -1,0 +1,139 @@
+//! One simulated host: a replica on a disk that tears, its life and its deaths.
+
+use crate::network::Pipe;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use syncfs::engine::stepped::Stepped;
+use syncfs::engine::{Host, Options};
+use syncfs::store::torn::{Death, Dice, TornDisk};
+use syncfs::store::{Dir, Opened, Site};
+use tokio::runtime::Runtime;
+
+pub struct Side {
+    pub disk: TornDisk,
+    pub running: Option<Stepped>,
+    /// What it sends.
+    pub out: Pipe,
+    /// The session it is in; 0 for none.
+    pub session: u64,
+    /// Which boot of the machine this is.
+    boot: u64,
+    /// Starts of the daemon.
+    pub starts: u64,
+    seed: u64,
+    inline_bytes: u64,
+    lost_meta: bool,
+}
+
+/// What became of something a host was asked to do.
+pub enum Done<T> {
+    Value(T),
+    /// The process died of it.
+    Died,
+}
+
+impl Side {
+    pub fn new(seed: u64, inline_bytes: u64) -> Side {
+        Side {
+            disk: TornDisk::new(),
+            running: None,
+            out: Pipe::default(),
+            session: 0,
+            boot: 1,
+            starts: 0,
+            seed,
+            inline_bytes,
+            lost_meta: false,
+        }
+    }
+
+    /// Runs `act` on the host; where the process dies of it, the host is gone.
+    pub fn run<T>(&mut self, act: impl FnOnce(&mut Stepped) -> T) -> Done<T> {
+        let Some(running) = &mut self.running else { return Done::Died };
+        let result = catch_unwind(AssertUnwindSafe(|| act(running)));
+        match result {
+            Ok(value) if !self.disk.is_dead() => Done::Value(value),
+            Ok(_) => self.bury(),
+            Err(panic) if panic.is::<Death>() => self.bury(),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn bury<T>(&mut self) -> Done<T> {
+        self.running = None;
+        self.session = 0;
+        self.out.begin(0);
+        Done::Died
+    }
+
+    /// The process is killed where it stands.
+    pub fn kill(&mut self) {
+        // From here on nothing reaches the disk, not even from destructors.
+        self.disk.die_now();
+        self.bury::<()>();
+    }
+
+    /// The dead process' machine runs on, or loses power.
+    pub fn settle(&mut self, power: Option<u64>) {
+        match power {
+            Some(seed) => {
+                self.disk.crash(seed);
+                self.boot += 1;
+            }
+            None => self.disk.revive(),
+        }
+    }
+
+    pub fn lose_meta(&mut self) {
+        self.disk.lose_meta();
+        self.lost_meta = true;
+    }
+
+    /// Starts the daemon. It may die of that, too.
+    pub fn start(&mut self, runtime: &Runtime) -> bool {
+        self.starts += 1;
+        let mut dice = Dice(self.seed ^ (self.starts << 32));
+        let site = Site {
+            disk: Arc::new(self.disk.clone()),
+            meta: self.disk.meta(),
+            opened: if std::mem::take(&mut self.lost_meta) { Opened::Rebuilt } else { Opened::Existing },
+            boot: format!("boot {}", self.boot),
+            random: Box::new(move || u128::from(dice.number()) << 64 | u128::from(dice.number())),
+        };
+        let options = Options {
+            store: "/simulated".into(),
+            peer: "peer".into(),
+            listen: "127.0.0.1:1".parse().unwrap(),
+            key_file: "/none".into(),
+            read_timeout: std::time::Duration::from_secs(10),
+            new_peer: false,
+            inline_bytes: self.inline_bytes,
+            mount: "/simulated".into(),
+        };
+        let out = self.out.clone();
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let host = Host::open_in(site, options, runtime.handle())
+                .unwrap_or_else(|e| panic!("the store does not open: {e}"));
+            Stepped::new(host, Box::new(out))
+        }));
+        match opened {
+            Ok(running) if !self.disk.is_dead() => {
+                self.running = Some(running);
+                true
+            }
+            Ok(_) => false,
+            Err(panic) if panic.is::<Death>() => false,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// The directory as a user would find it after unmounting.
+    pub fn raw(&self) -> Vec<(String, Vec<u8>)> {
+        let names = self.disk.names(Dir::Root).into_iter();
+        names
+            .map(|name| {
+                (String::from_utf8(name.clone()).unwrap(), self.disk.bytes(Dir::Root, &name).unwrap())
+            })
+            .collect()
+    }
+}

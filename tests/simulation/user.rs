@@ -1,0 +1,444 @@
+//! The users of one host: random work on its files, and an independent model of what must come of it.
+//!
+//! The model knows bytes and names, nothing of chunks, versions or journals. Of each file it keeps the states
+//! it has had since it was last certain: after a crash each byte must be one that it was in one of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use syncfs::engine::Host;
+use syncfs::fs::error::Error;
+use syncfs::fs::volume::{Answer, Caller, SetAttr, Volume, WriteMode};
+use syncfs::store::torn::Dice;
+
+type Result<T> = std::result::Result<T, Error>;
+
+const EXCHANGE: u32 = 2;
+const NOREPLACE: u32 = 1;
+
+/// One file of a user's, whatever it is called at the moment.
+#[derive(Clone, Default)]
+pub struct Tracked {
+    /// Contents since the last certain one, which is the first.
+    pub contents: Vec<Vec<u8>>,
+    /// Names since the last certain one, which is the first; `None`: not there.
+    pub names: Vec<Option<String>>,
+}
+
+impl Tracked {
+    pub fn now(&self) -> &Vec<u8> {
+        self.contents.last().expect("a file has a content")
+    }
+
+    pub fn name(&self) -> Option<&String> {
+        self.names.last().expect("a file has a name or has none").as_ref()
+    }
+}
+
+struct Open {
+    handle: u64,
+    file: usize,
+    writes: bool,
+}
+
+/// All users of one host, who keep to names of their own.
+pub struct Users {
+    /// What their names begin with.
+    prefix: &'static str,
+    pub files: Vec<Tracked>,
+    /// Every content that any file ever had between two system calls.
+    pub history: HashSet<u64>,
+    open: Vec<Open>,
+    /// Files that the call under way changes: it may have happened or not.
+    busy: BTreeSet<usize>,
+    names: usize,
+    largest: usize,
+}
+
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Users {
+    pub fn new(prefix: &'static str, names: usize, largest: usize) -> Users {
+        let history = HashSet::from([fingerprint(&[])]);
+        Users { prefix, files: Vec::new(), history, open: Vec::new(), busy: BTreeSet::new(), names, largest }
+    }
+
+    /// The files by name, as they must be now.
+    pub fn present(&self) -> BTreeMap<String, usize> {
+        let named = |(n, f): (usize, &Tracked)| Some((f.name()?.clone(), n));
+        self.files.iter().enumerate().filter_map(named).collect()
+    }
+
+    fn becomes(&mut self, file: usize, content: Vec<u8>) {
+        self.history.insert(fingerprint(&content));
+        self.busy.insert(file);
+        if self.files[file].now() != &content {
+            self.files[file].contents.push(content);
+        }
+    }
+
+    fn moves(&mut self, file: usize, name: Option<&str>) {
+        self.busy.insert(file);
+        self.files[file].names.push(name.map(str::to_owned));
+    }
+
+    /// What was there at the last system call is all there is: nothing is uncertain any more.
+    pub fn settle(&mut self) {
+        self.files.retain(|f| f.name().is_some());
+        for file in &mut self.files {
+            file.contents.drain(..file.contents.len() - 1);
+            file.names.drain(..file.names.len() - 1);
+        }
+        self.open.clear();
+        self.busy.clear();
+    }
+
+    /// Everybody closes what is open.
+    pub fn close_all(&mut self, host: &Host) {
+        for open in self.open.drain(..) {
+            let _ = Volume::flush(host, open.handle, 0);
+            host.release(open.handle, None);
+        }
+    }
+
+    /// The daemon ended and took all handles with it.
+    pub fn lose_handles(&mut self) {
+        self.open.clear();
+    }
+
+    /// After a crash: takes over what is there, where it is among what may be.
+    pub fn adopt(
+        &mut self,
+        actual: &BTreeMap<String, Vec<u8>>,
+        torn: bool,
+    ) -> std::result::Result<(), String> {
+        let mut claimed: HashSet<&String> = HashSet::new();
+        // Those that are certain first: others must not claim their names.
+        let mut order: Vec<usize> = (0..self.files.len()).collect();
+        order.sort_by_key(|n| (self.files[*n].names.contains(&None), self.files[*n].names.len()));
+        let busy = std::mem::take(&mut self.busy);
+        for n in order {
+            let mut found = None;
+            let tracked = &self.files[n];
+            let recent = match (torn, busy.contains(&n)) {
+                (true, _) => usize::MAX,
+                (false, true) => 3,
+                (false, false) => 1,
+            };
+            let contents = &tracked.contents[tracked.contents.len().saturating_sub(recent)..];
+            let names = &tracked.names[tracked.names.len().saturating_sub(recent)..];
+            // Under the last of the names it may have that holds what it may be.
+            let names: Vec<Option<String>> = names.iter().rev().cloned().collect();
+            for name in &names {
+                let Some((name, bytes)) = name.as_ref().and_then(|name| actual.get_key_value(name)) else {
+                    continue;
+                };
+                if !claimed.contains(name) && may_be(contents, bytes, torn) {
+                    claimed.insert(name);
+                    found = Some((name.clone(), bytes.clone()));
+                    break;
+                }
+            }
+            match found {
+                Some((name, bytes)) => {
+                    self.becomes(n, bytes);
+                    self.moves(n, Some(&name));
+                }
+                None if names.contains(&None) => self.moves(n, None),
+                None => {
+                    let sizes: Vec<usize> = contents.iter().map(Vec::len).collect();
+                    return Err(format!("a file that was {names:?} of {sizes:?} bytes is lost"));
+                }
+            }
+        }
+        for (name, bytes) in actual {
+            if name.starts_with(self.prefix) && !claimed.contains(name) {
+                return Err(format!("{name} ({} bytes) is nobody's file", bytes.len()));
+            }
+        }
+        self.open.clear();
+        self.busy.clear();
+        Ok(())
+    }
+
+    /// One random system call or a few that belong together.
+    pub fn act(&mut self, host: &Host, dice: &mut Dice, trace: &mut dyn FnMut(String)) {
+        self.busy.clear();
+        let name = format!("{}{}", self.prefix, dice.roll(self.names));
+        let other = format!("{}{}", self.prefix, dice.roll(self.names));
+        let present = self.present();
+        let file = present.get(&name).copied();
+        match (dice.roll(16), file) {
+            (0..=1, None) => {
+                trace(format!("create {name}"));
+                self.create(host, dice, &name);
+            }
+            (2, _) if self.open.len() < 4 => {
+                let Some(file) = file else { return };
+                trace(format!("open {name}"));
+                let writes = dice.roll(4) != 0;
+                let flags = if writes { libc::O_RDWR } else { libc::O_RDONLY };
+                let attr = host.lookup(name.as_bytes()).expect("it is there");
+                if let Ok(opened) = host.open(caller(dice), attr.ino, flags) {
+                    self.open.push(Open { handle: opened.handle, file, writes });
+                }
+            }
+            (3, _) => {
+                if !self.open.is_empty() {
+                    let open = self.open.swap_remove(dice.roll(self.open.len()));
+                    trace(format!("close {:?}", self.files[open.file].name()));
+                    let _ = Volume::flush(host, open.handle, 0);
+                    host.release(open.handle, None);
+                }
+            }
+            (4, _) => {
+                if !self.open.is_empty() {
+                    let n = dice.roll(self.open.len());
+                    let (handle, file) = (self.open[n].handle, self.open[n].file);
+                    trace(format!("fsync {:?}", self.files[file].name()));
+                    if host.fsync(handle, dice.roll(2) == 0).is_ok() {
+                        let tracked = &mut self.files[file];
+                        tracked.contents.drain(..tracked.contents.len() - 1);
+                        tracked.names.drain(..tracked.names.len() - 1);
+                    }
+                }
+            }
+            (5..=6, _) => {
+                let writing: Vec<usize> = (0..self.open.len()).filter(|n| self.open[*n].writes).collect();
+                if !writing.is_empty() {
+                    let n = writing[dice.roll(writing.len())];
+                    let (handle, file) = (self.open[n].handle, self.open[n].file);
+                    trace(format!("write {:?}", self.files[file].name()));
+                    self.write(host, dice, handle, file);
+                }
+            }
+            (7..=8, Some(file)) => {
+                trace(format!("edit {name}"));
+                self.edit(host, dice, &name, file);
+            }
+            (9, Some(file)) => {
+                trace(format!("truncate {name}"));
+                let size = dice.roll(self.files[file].now().len() * 3 / 2 + 1_200);
+                let mut content = self.files[file].now().clone();
+                content.resize(size, 0);
+                self.becomes(file, content);
+                let ino = host.lookup(name.as_bytes()).expect("it is there").ino;
+                let set = SetAttr { size: Some(size as u64), ..SetAttr::default() };
+                let done = host.setattr(caller(dice), ino, None, set);
+                self.check(host, file, done.map(drop));
+            }
+            (10..=11, Some(file)) => {
+                let (taken, exchange) = (present.get(&other).copied(), dice.roll(4) == 0);
+                trace(format!("rename {name} {other} {exchange}"));
+                self.rename(host, &name, file, &other, taken, exchange, dice.roll(5) == 0);
+            }
+            (12, Some(file)) => {
+                trace(format!("unlink {name}"));
+                self.moves(file, None);
+                if host.unlink(name.as_bytes()).is_err() {
+                    self.moves(file, Some(&name));
+                }
+            }
+            (13, Some(file)) => {
+                trace(format!("replace {name}"));
+                self.replace(host, dice, &name, file);
+            }
+            (14, Some(file)) => {
+                trace(format!("chmod {name}"));
+                let ino = host.lookup(name.as_bytes()).expect("it is there").ino;
+                let set = SetAttr { mode: Some(0o600 + dice.roll(64) as u32), ..SetAttr::default() };
+                let done = host.setattr(caller(dice), ino, None, set);
+                self.check(host, file, done.map(drop));
+            }
+            (15, Some(file)) => {
+                trace(format!("punch {name}"));
+                self.punch(host, dice, &name, file);
+            }
+            _ => {}
+        }
+        self.busy.clear();
+    }
+
+    fn create(&mut self, host: &Host, dice: &mut Dice, name: &str) {
+        let file = self.files.len();
+        self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(name.to_owned())] });
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
+        match host.create(caller(dice), name.as_bytes(), 0o644, flags) {
+            Ok((_, opened)) => {
+                self.write(host, dice, opened.handle, file);
+                if dice.roll(4) == 0 {
+                    self.open.push(Open { handle: opened.handle, file, writes: true });
+                } else {
+                    let _ = Volume::flush(host, opened.handle, 0);
+                    host.release(opened.handle, None);
+                }
+            }
+            Err(_) => self.moves(file, None),
+        }
+    }
+
+    fn write(&mut self, host: &Host, dice: &mut Dice, handle: u64, file: usize) {
+        let old = self.files[file].now().clone();
+        let append = dice.roll(3) == 0;
+        let at = if append { old.len() } else { dice.roll(old.len() + 1_500) };
+        let len = match dice.roll(4) {
+            0 => 1 + dice.roll(20),
+            1..=2 => 1 + dice.roll(2_500),
+            _ => 1 + dice.roll(self.largest),
+        };
+        let mut bytes: Vec<u8> = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend(dice.number().to_le_bytes());
+        }
+        bytes.truncate(len);
+        let mut content = old;
+        content.resize(content.len().max(at + len), 0);
+        content[at..at + len].copy_from_slice(&bytes);
+        self.becomes(file, content);
+        let mode = WriteMode { append, ..WriteMode::default() };
+        let done = match host.write(handle, at as u64, &bytes, mode) {
+            Ok(n) if n as usize == bytes.len() => Ok(()),
+            Ok(_) => Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOSPC))),
+            Err(e) => Err(e),
+        };
+        self.check(host, file, done);
+    }
+
+    fn edit(&mut self, host: &Host, dice: &mut Dice, name: &str, file: usize) {
+        let attr = host.lookup(name.as_bytes()).expect("it is there");
+        if let Ok(opened) = host.open(caller(dice), attr.ino, libc::O_WRONLY) {
+            for _ in 0..1 + dice.roll(2) {
+                self.write(host, dice, opened.handle, file);
+            }
+            let _ = Volume::flush(host, opened.handle, 0);
+            host.release(opened.handle, None);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn rename(
+        &mut self,
+        host: &Host,
+        from: &str,
+        file: usize,
+        to: &str,
+        taken: Option<usize>,
+        exchange: bool,
+        careful: bool,
+    ) {
+        let same = from == to;
+        let flags = match (exchange, careful) {
+            (true, _) => EXCHANGE,
+            (false, true) => NOREPLACE,
+            _ => 0,
+        };
+        let fails = (exchange && taken.is_none()) || (flags == NOREPLACE && taken.is_some());
+        if !same && !fails {
+            self.moves(file, Some(to));
+            if let Some(taken) = taken {
+                self.moves(taken, exchange.then_some(from));
+            }
+        }
+        let done = host.rename(from.as_bytes(), to.as_bytes(), flags);
+        if done.is_err() && !same && !fails {
+            // It may have failed before it began, or after the journal knew of it.
+            let there = host.lookup(from.as_bytes()).is_ok();
+            assert!(there, "a rename that failed moved {from}: {done:?}");
+            self.moves(file, Some(from));
+            if let Some(taken) = taken {
+                self.moves(taken, Some(to));
+            }
+        }
+        assert!(done.is_err() || !fails, "a rename of {from} to {to} succeeded");
+    }
+
+    /// What an editor does: the new content beside the file, synced, and renamed over it.
+    fn replace(&mut self, host: &Host, dice: &mut Dice, name: &str, old: usize) {
+        let temporary = format!("{}tmp", self.prefix);
+        if self.present().contains_key(&temporary) {
+            return;
+        }
+        let file = self.files.len();
+        self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(temporary.clone())] });
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+        let Ok((_, opened)) = host.create(caller(dice), temporary.as_bytes(), 0o644, flags) else {
+            self.moves(file, None);
+            return;
+        };
+        self.write(host, dice, opened.handle, file);
+        let synced = host.fsync(opened.handle, false).is_ok();
+        if synced {
+            let tracked = &mut self.files[file];
+            tracked.contents.drain(..tracked.contents.len() - 1);
+            tracked.names.drain(..tracked.names.len() - 1);
+        }
+        let _ = Volume::flush(host, opened.handle, 0);
+        host.release(opened.handle, None);
+        self.rename(host, &temporary, file, name, Some(old), false, false);
+    }
+
+    fn punch(&mut self, host: &Host, dice: &mut Dice, name: &str, file: usize) {
+        let attr = host.lookup(name.as_bytes()).expect("it is there");
+        let Ok(opened) = host.open(caller(dice), attr.ino, libc::O_WRONLY) else { return };
+        let mut content = self.files[file].now().clone();
+        let (at, len) = (dice.roll(content.len() + 500), 1 + dice.roll(3_000));
+        let end = (at + len).min(content.len());
+        if at < end {
+            content[at..end].fill(0);
+        }
+        self.becomes(file, content);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let done = host.fallocate(opened.handle, at as u64, len as u64, mode);
+        self.check(host, file, done);
+        let _ = Volume::flush(host, opened.handle, 0);
+        host.release(opened.handle, None);
+    }
+
+    /// Where a call failed, what it left is read back: it must be something between before and after.
+    fn check(&mut self, host: &Host, file: usize, done: Result<()>) {
+        if done.is_ok() {
+            return;
+        }
+        let Some(name) = self.files[file].name().cloned() else {
+            return;
+        };
+        if let Some(bytes) = read(host, &name) {
+            let last = self.files[file].contents.len().saturating_sub(2);
+            let may = &self.files[file].contents[last..];
+            assert!(may_be(may, &bytes, false), "{name}: a failed call left what nobody wrote: {done:?}");
+            self.becomes(file, bytes);
+        }
+    }
+}
+
+/// Whether `bytes` may be what a crash made of a file that went through `states`: each byte is of one of
+/// them, or zero where `torn`; the size lies between theirs.
+fn may_be(states: &[Vec<u8>], bytes: &[u8], torn: bool) -> bool {
+    let sizes = || states.iter().map(Vec::len);
+    let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+    (least..=most).contains(&bytes.len())
+        && bytes.iter().enumerate().all(|(at, byte)| {
+            let torn = *byte == 0 && (torn && states.len() > 1);
+            torn || states.iter().any(|s| s.get(at).copied().unwrap_or(0) == *byte)
+        })
+}
+
+/// All of a file, through the volume; `None` where part of it is still on its way.
+pub fn read(host: &Host, name: &str) -> Option<Vec<u8>> {
+    let attr = host.lookup(name.as_bytes()).ok()?;
+    let opened = host.open(Caller { uid: 0, gid: 0, thread: 5_000_000 }, attr.ino, libc::O_RDONLY).ok()?;
+    let answer = host.read(opened.handle, 0, u32::try_from(attr.size).ok()?);
+    host.release(opened.handle, None);
+    match answer {
+        Answer::Now(bytes) => bytes.ok(),
+        Answer::Later(_) => None,
+    }
+}
+
+/// One of a few processes. Threads of that number do not exist, so each is a process of its own.
+fn caller(dice: &mut Dice) -> Caller {
+    Caller { uid: 0, gid: 0, thread: 5_000_001 + dice.roll(3) as u32 }
+}
