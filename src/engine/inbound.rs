@@ -54,12 +54,14 @@ impl Worker for Applier {
                 Inbound::Content { cut, file, pieces, asked } => {
                     host.stage(&mut self.queue, cut, file, &pieces, &asked)
                 }
+                Inbound::Gone(acks) => self.queue.gone.extend(acks),
                 Inbound::Again => {}
                 Inbound::Down => self.queue.keep(),
                 Inbound::Stop => return Turn::Over,
             }
         }
         host.advance(&mut self.queue);
+        host.forget(&mut self.queue);
         Turn::Worked
     }
 }
@@ -101,6 +103,20 @@ impl Host {
         if !staged && let Some(pending) = queue.pending.remove(&seq) {
             self.drop_pending(pending);
         }
+    }
+
+    /// Forgets the unlinked files that no cut in the queue speaks of: one that does was announced before
+    /// the peer knew, and must find them unlinked, not unknown.
+    fn forget(&self, queue: &mut Queue) {
+        if queue.gone.is_empty() {
+            return;
+        }
+        let named: BTreeSet<FileId> =
+            queue.pending.values().flat_map(|p| p.cut.files.iter().map(|f| f.file)).collect();
+        let (later, now) = std::mem::take(&mut queue.gone).into_iter().partition(|a| named.contains(&a.file));
+        queue.gone = later;
+        self.acknowledge(now);
+        self.moved();
     }
 
     fn drop_pending(&self, pending: Pending) {

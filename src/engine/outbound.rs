@@ -5,7 +5,7 @@
 use super::flights::Outbound;
 use super::host::Host;
 use super::node::Held;
-use super::queues::Trigger;
+use super::queues::{Inbound, Trigger};
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
@@ -42,14 +42,27 @@ impl Host {
 
     /// The peer has made these durable.
     pub(super) fn thanked(&self, cuts: &[Seq], acks: Vec<Ack>) {
-        if !acks.is_empty() {
-            let committed = self.commit(&mut self.share.lock(), Record::Thanked { acks });
-            if let Err(error) = committed {
-                tracing::error!("an acknowledgement could not be journaled: {error}");
-            }
+        let (gone, acks): (Vec<Ack>, Vec<Ack>) = {
+            let share = self.share.lock();
+            acks.into_iter().partition(|ack| share.file(ack.file).is_some_and(|f| f.name.is_none()))
+        };
+        if !gone.is_empty() {
+            // What the peer announced before may speak of them as alive: the applier forgets them in turn.
+            self.inbox.send(Inbound::Gone(gone));
         }
+        self.acknowledge(acks);
         self.accepted(cuts);
         self.moved();
+    }
+
+    pub(super) fn acknowledge(&self, acks: Vec<Ack>) {
+        if acks.is_empty() {
+            return;
+        }
+        let committed = self.commit(&mut self.share.lock(), Record::Thanked { acks });
+        if let Err(error) = committed {
+            tracing::error!("an acknowledgement could not be journaled: {error}");
+        }
     }
 
     /// The peer could not complete a cut, because it was given up here: it is told anew.

@@ -46,6 +46,8 @@ pub(super) struct Queue {
     pub pending: BTreeMap<Seq, Pending>,
     /// Staged content of an earlier session, for the same version of the same file.
     kept: BTreeMap<(FileId, Version), Staged>,
+    /// Unlinked files that the peer knows to be so.
+    pub gone: Vec<Ack>,
 }
 
 /// Content of a large cut, in a staging file at its own offsets.

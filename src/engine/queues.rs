@@ -6,6 +6,7 @@
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, Piece};
 use crate::model::ids::{FileId, Seq};
+use crate::model::message::Ack;
 use crate::model::version::Version;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -66,6 +67,8 @@ pub(super) enum Inbound {
         pieces: Vec<Piece>,
         asked: ChunkSet,
     },
+    /// The peer has made it durable that these are unlinked.
+    Gone(Vec<Ack>),
     /// Something that a cut may have waited for has happened.
     Again,
     /// The session is over.

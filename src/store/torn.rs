@@ -225,13 +225,6 @@ impl TornDisk {
         state.durable_names.insert((dir, name.to_vec()), key);
     }
 
-    /// The metadata store is lost, as if its file had been deleted.
-    pub fn lose_meta(&self) {
-        let mut state = self.0.lock();
-        state.meta = Stored::default();
-        state.meta_before.clear();
-    }
-
     fn file(&self, key: Key) -> Content {
         let open = self.0.lock().inodes[&key].open.clone();
         Arc::new(TornFile { disk: self.clone(), key, _open: open })

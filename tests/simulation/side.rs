@@ -22,7 +22,6 @@ pub struct Side {
     pub starts: u64,
     seed: u64,
     inline_bytes: u64,
-    lost_meta: bool,
 }
 
 /// What became of something a host was asked to do.
@@ -43,7 +42,6 @@ impl Side {
             starts: 0,
             seed,
             inline_bytes,
-            lost_meta: false,
         }
     }
 
@@ -55,6 +53,19 @@ impl Side {
             Ok(value) if !self.disk.is_dead() => Done::Value(value),
             Ok(_) => self.bury(),
             Err(panic) if panic.is::<Death>() => self.bury(),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Ends the daemon in order. It may die of that.
+    pub fn close(&mut self) -> Done<Result<(), String>> {
+        let Some(running) = self.running.take() else { return Done::Died };
+        self.session = 0;
+        self.out.begin(0);
+        match catch_unwind(AssertUnwindSafe(|| running.close())) {
+            Ok(result) if !self.disk.is_dead() => Done::Value(result.map_err(|e| e.to_string())),
+            Ok(_) => Done::Died,
+            Err(panic) if panic.is::<Death>() => Done::Died,
             Err(panic) => resume_unwind(panic),
         }
     }
@@ -84,11 +95,6 @@ impl Side {
         }
     }
 
-    pub fn lose_meta(&mut self) {
-        self.disk.lose_meta();
-        self.lost_meta = true;
-    }
-
     /// Starts the daemon. It may die of that, too.
     pub fn start(&mut self, runtime: &Runtime) -> bool {
         self.starts += 1;
@@ -96,7 +102,7 @@ impl Side {
         let site = Site {
             disk: Arc::new(self.disk.clone()),
             meta: self.disk.meta(),
-            opened: if std::mem::take(&mut self.lost_meta) { Opened::Rebuilt } else { Opened::Existing },
+            opened: Opened::Existing,
             boot: format!("boot {}", self.boot),
             random: Box::new(move || u128::from(dice.number()) << 64 | u128::from(dice.number())),
         };

@@ -264,6 +264,7 @@ impl Users {
 
     fn create(&mut self, host: &Host, dice: &mut Dice, name: &str) {
         let file = self.files.len();
+        self.busy.insert(file);
         self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(name.to_owned())] });
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
         match host.create(caller(dice), name.as_bytes(), 0o644, flags) {
@@ -362,6 +363,7 @@ impl Users {
             return;
         }
         let file = self.files.len();
+        self.busy.insert(file);
         self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(temporary.clone())] });
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
         let Ok((_, opened)) = host.create(caller(dice), temporary.as_bytes(), 0o644, flags) else {

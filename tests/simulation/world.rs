@@ -22,12 +22,10 @@ pub struct Faults {
     pub kills: bool,
     pub power: bool,
     pub full: bool,
-    pub lost_meta: bool,
 }
 
 impl Faults {
-    pub const NONE: Faults =
-        Faults { cuts: false, kills: false, power: false, full: false, lost_meta: false };
+    pub const NONE: Faults = Faults { cuts: false, kills: false, power: false, full: false };
     pub const LINK: Faults = Faults { cuts: true, ..Faults::NONE };
     pub const KILLS: Faults = Faults { kills: true, ..Faults::LINK };
     pub const POWER: Faults = Faults { power: true, full: true, ..Faults::KILLS };
@@ -371,18 +369,16 @@ impl World {
             }
             2 if self.faults.kills && self.sides[side].running.is_some() => {
                 self.note(|| format!("{side} is restarted"));
-                if let Some(running) = self.sides[side].running.take() {
-                    self.sides[side].session = 0;
-                    self.sides[side].out.begin(0);
-                    let room = self.full[side];
-                    if room {
-                        self.sides[side].disk.set_space(None);
-                        self.full[side] = false;
-                    }
-                    running.close().map_err(|e| format!("{side} does not close: {e}"))?;
-                }
+                self.sides[side].disk.set_space(None);
+                self.full[side] = false;
                 self.users[side].lose_handles();
-                self.revive(side, None)
+                match self.sides[side].close() {
+                    Done::Value(closed) => {
+                        closed.map_err(|e| format!("{side} does not close: {e}"))?;
+                        self.revive(side, None)
+                    }
+                    died => self.mourn(side, died),
+                }
             }
             _ => Ok(()),
         }
