@@ -4,9 +4,10 @@
 //! verdicts fall, content and names change, and one `Took` record says what became of it. A crash in
 //! between repeats the whole from its redo record.
 
-use super::host::{Host, location};
+use super::host::Host;
+use super::location::location;
 use super::node::{Data, Held};
-use super::pending::{Outcome, Pending, Readiness, Staged};
+use super::pending::{Outcome, Pending, Readiness, Redo, Staged};
 use super::pieces;
 use super::queues::Trigger;
 use crate::model::chunk::{self, ChunkSet};
@@ -16,7 +17,7 @@ use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, jud
 use crate::model::limits::CHUNK;
 use crate::model::message::Ack;
 use crate::model::name::Name;
-use crate::model::record::{CutMark, Record, Taken, TakenBody, TakenPlace};
+use crate::model::record::{Agreed, CutMark, Record, Taken, TakenBody, TakenPlace};
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
@@ -53,7 +54,7 @@ impl Verdict {
     /// Whether anything here changes.
     pub(super) fn touches(&self) -> bool {
         matches!(self.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) | PlaceVerdict::Revive)
-            || matches!(self.body, BodyVerdict::Take(_) | BodyVerdict::Yield { .. })
+            || self.body.takes().is_some()
     }
 }
 
@@ -62,6 +63,7 @@ impl Host {
         let mut stale: Vec<u64> = Vec::new();
         let mut names: Vec<Name> = Vec::new();
         let mut revived: Vec<FileId> = Vec::new();
+        let mut settled: Vec<FileId> = Vec::new();
         let mut whole: Vec<FileId> = Vec::new();
         let mut shadowed: Vec<Held> = Vec::new();
         let acks;
@@ -104,11 +106,10 @@ impl Host {
                 if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at) {
                     names.push(self.keep_copy(&nodes[at], &mut datas[at])?);
                 }
-                let body = match (&verdict.body, &cut.body) {
-                    (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }, Some(body)) => {
-                        let yielded = matches!(verdict.body, BodyVerdict::Yield { .. });
+                let body = match &cut.body {
+                    Some(body) if verdict.body.takes().is_some() => {
                         let pair = at.map(|at| (&nodes[at], &mut *datas[at]));
-                        let taken = self.take_body(pending, cut, body, changed, yielded, pair)?;
+                        let taken = self.take_body(pending, cut.file, body, &verdict.body, pair)?;
                         if let Some(at) = at {
                             stale.push(nodes[at].ino);
                             let data = &mut *datas[at];
@@ -149,7 +150,20 @@ impl Host {
             let from = LogPosition { writer: pending.cut.writer, seq: pending.cut.seq };
             let changed: Vec<(FileId, ChunkSet)> =
                 taken.iter().filter_map(|t| t.body.as_ref().map(|b| (t.file, b.changed.clone()))).collect();
+            let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
+            settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
             self.commit(&mut share, Record::Took { from, files: taken })?;
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                let unsettled = share.file(cut.file).is_some_and(|f| f.unsettled);
+                if verdict.body == BodyVerdict::Keep && unsettled {
+                    let stat =
+                        share.file(cut.file).and_then(|f| self.backing.stat(location(cut.file, f)?).ok());
+                    let size = stat.map_or(0, |s| s.size);
+                    self.commit(&mut share, Record::Adopted { file: cut.file, size })?;
+                    settled.push(cut.file);
+                    whole.push(cut.file);
+                }
+            }
             for id in &revived {
                 let Some(f) = share.file(*id) else { continue };
                 let (name, size) = (f.name.clone(), f.size);
@@ -174,7 +188,10 @@ impl Host {
                     cut.place.as_ref().filter(|_| have).map_or(0, |p| p.version.get(pending.cut.writer));
                 let has = matches!(
                     verdict.body,
-                    BodyVerdict::Have | BodyVerdict::Take(_) | BodyVerdict::Yield { .. }
+                    BodyVerdict::Have
+                        | BodyVerdict::Take(_)
+                        | BodyVerdict::Agree(_)
+                        | BodyVerdict::Yield { .. }
                 );
                 let durable = share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial);
                 let body = cut
@@ -209,6 +226,10 @@ impl Host {
         }
         for id in whole {
             let _ = self.fetch.finished.send(Some(id));
+        }
+        // Cuts have waited for these.
+        for file in settled {
+            let _ = self.triggers.send(Trigger::Cut(vec![file], None));
         }
         if !revived.is_empty() {
             let _ = self.triggers.send(Trigger::Cut(revived, None));
@@ -316,17 +337,22 @@ impl Host {
     fn take_body(
         &self,
         pending: &Pending,
-        cut: &FileCut,
+        id: FileId,
         body: &BodyCut,
-        changed: &ChunkSet,
-        yielded: bool,
+        verdict: &BodyVerdict,
         ours: Option<(&Held, &mut Data)>,
     ) -> store::Result<TakenBody> {
-        let id = cut.file;
-        let verdict = BodyVerdict::Take(changed.clone());
-        let missing = pending.lacks(id, &verdict);
+        let changed = verdict.takes().expect("only such are called for");
         let wrap = |source| store::Error::Io { what: format!("applying a change to {id}"), source };
-        let known = self.share.lock().file(id).filter(|f| f.name.is_some()).map(|f| f.partial);
+        let (known, unsettled, told, resized) = {
+            let share = self.share.lock();
+            let f = share.file(id).filter(|f| f.name.is_some());
+            let told = share.ours_in(&body.version);
+            (f.map(|f| f.partial), f.is_some_and(|f| f.unsettled), told, f.is_some_and(|f| f.size_tag > told))
+        };
+        let missing = pending.lacks(id, verdict, unsettled);
+        let agrees = matches!(verdict, BodyVerdict::Agree(_));
+        let keeps_size = agrees && resized;
         let (file, partial) = match (known, ours) {
             (Some(partial), Some((node, data))) => {
                 let file = self.data_file(node, data, true).map_err(door)?;
@@ -334,7 +360,7 @@ impl Host {
                 for range in changed.iter() {
                     self.save_frozen(data, &range);
                 }
-                if body.attrs.size < file.len().map_err(wrap)? {
+                if !keeps_size && body.attrs.size < file.len().map_err(wrap)? {
                     self.save_frozen(data, &whole);
                 }
                 shadow(data, &file, changed).map_err(wrap)?;
@@ -352,9 +378,12 @@ impl Host {
                 (file, true)
             }
         };
+        let before = file.stat().map_err(wrap)?;
+        // Where our own size stays, what lies beyond it is not written.
+        let size = if keeps_size { before.size.min(body.attrs.size) } else { body.attrs.size };
         for piece in &body.pieces {
             for range in changed.within(&piece.chunks()) {
-                let bytes = chunk::bytes(&range, body.attrs.size);
+                let bytes = chunk::bytes(&range, size);
                 let from = (bytes.start - piece.first * CHUNK) as usize;
                 let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
                 file.write_all_at(part, bytes.start).map_err(wrap)?;
@@ -362,25 +391,30 @@ impl Host {
         }
         if let Some(content) = pending.content.get(&id) {
             for range in changed.iter().flat_map(|r| content.have.within(&r)) {
-                let bytes = chunk::bytes(&range, body.attrs.size);
+                let bytes = chunk::bytes(&range, size);
                 store::copy_range(&content.file, bytes.start, &file, bytes.start, bytes.end - bytes.start)
                     .map_err(wrap)?;
             }
         }
-        if file.len().map_err(wrap)? != body.attrs.size {
-            file.set_len(body.attrs.size).map_err(wrap)?;
+        if !keeps_size && before.size != size {
+            file.set_len(size).map_err(wrap)?;
         }
-        store::apply_attrs(&file, &body.attrs, self.owner).map_err(wrap)?;
+        if agrees {
+            file.set_times(None, Some(before.mtime)).map_err(wrap)?;
+        } else {
+            store::apply_attrs(&file, &body.attrs, self.owner).map_err(wrap)?;
+        }
         Ok(TakenBody {
             version: body.version.clone(),
             stamp: body.stamp,
-            size: body.attrs.size,
+            size: if keeps_size { before.size } else { body.attrs.size },
             changed: changed.clone(),
             missing,
             owed: body.version.get(pending.cut.writer),
-            yielded,
+            yielded: matches!(verdict, BodyVerdict::Yield { .. }),
+            agreed: agrees.then_some(Agreed { seq: told, size: body.attrs.size }),
             partial,
-            disk: file.stat().map_err(wrap)?.ino,
+            disk: before.ino,
         })
     }
 
@@ -458,17 +492,14 @@ impl Host {
         }
     }
 
-    /// Applies again what a crash cut short.
-    pub(super) fn redo(&self, cuts: Vec<(crate::model::cut::Cut, bool)>) {
-        for (cut, staged) in cuts {
+    /// Applies again what a crash cut short; what it may have left under `names` goes where that fails.
+    pub(super) fn redo(&self, cuts: Vec<Redo>, names: &BTreeSet<Name>) -> store::Result<()> {
+        for Redo { cut, staged } in cuts {
             let mut content = BTreeMap::new();
-            for file in cut.files.iter().filter(|_| staged) {
-                let name = pieces::staging_name(cut.seq, file.file);
-                let Ok(staging) = self.backing.open_file(At::Staging(&name), false) else { continue };
-                // It was complete before its redo record was written.
-                let size = file.body.as_ref().map_or(0, |b| b.attrs.size);
-                let have = ChunkSet::of(0..chunk::count(size));
-                content.insert(file.file, Staged { file: staging, name, have });
+            for (id, have) in staged {
+                let name = pieces::staging_name(cut.seq, id);
+                let Ok(file) = self.backing.open_file(At::Staging(&name), false) else { continue };
+                content.insert(id, Staged { file, name, have, same: ChunkSet::new() });
             }
             let seq = cut.seq;
             match self.apply(&mut Pending::again(cut, content)) {
@@ -479,6 +510,12 @@ impl Host {
                 Err(error) => tracing::error!("cut {seq} of the peer can't be applied again: {error}"),
             }
         }
+        for name in names {
+            if self.share.lock().named(name).is_none() {
+                self.unlink_if_there(At::Name(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where `id` lies, for a stat without opening it.

@@ -53,6 +53,22 @@ impl Before {
 }
 
 impl Host {
+    /// Whoever changes a file that power loss left uncertain takes it as it lies here.
+    pub(super) fn adopt_content(&self, node: &Node, data: &mut Data) -> Result<()> {
+        if !self.share.lock().file(node.id).is_some_and(|f| f.unsettled) {
+            return Ok(());
+        }
+        if !self.share.lock().file(node.id).is_some_and(|f| f.is_whole()) {
+            // Nothing here to take: what the peer has comes first.
+            return Err(Error::NotHere);
+        }
+        let file = self.data_file(node, data, false)?;
+        let record = Record::Adopted { file: node.id, size: file.len()? };
+        self.commit(&mut self.share.lock(), record)?;
+        self.changed(node, false);
+        Ok(())
+    }
+
     /// Writes `bytes` at `offset`, or at the end of the file for `append`. `data` is `node`'s.
     pub(super) fn write_at(
         &self,
@@ -67,6 +83,7 @@ impl Host {
             // Not even past the end does writing nothing change anything.
             return Ok(0);
         }
+        self.be_sure(node, file)?;
         let (offset, before) = {
             let share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -191,6 +208,7 @@ impl Host {
         if size > FILE_BYTES {
             return Err(Error::TooLarge);
         }
+        self.be_sure(node, file)?;
         let before = {
             let mut share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -237,6 +255,7 @@ impl Host {
         if range.end > FILE_BYTES {
             return Err(Error::TooLarge);
         }
+        self.be_sure(node, file)?;
         let look = {
             let share = self.share.lock();
             share.file(node.id).filter(|f| f.name.is_some()).map(|f| {
@@ -294,13 +313,25 @@ impl Host {
         Ok(done?)
     }
 
-    /// After a change that failed half-way: the size in the model is the file's again.
+    /// After a change that failed half-way: the size in the model is the file's again. Where the journal
+    /// can't take that either, whoever needs the size next tries again.
     fn resettle(&self, node: &Node, file: &Content) -> Result<()> {
+        self.unsure.lock().insert(node.id);
+        self.be_sure(node, file)
+    }
+
+    /// Sees to it that the size in the model is the file's.
+    pub(super) fn be_sure(&self, node: &Node, file: &Content) -> Result<()> {
+        if !self.unsure.lock().contains(&node.id) {
+            return Ok(());
+        }
         let size = file.len()?;
         let mut share = self.share.lock();
         if share.file(node.id).is_some_and(|f| f.size != size) {
             self.commit(&mut share, Record::Resized { file: node.id, size })?;
         }
+        drop(share);
+        self.unsure.lock().remove(&node.id);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A cut freezes a whole consistency group at one instant: the `data` of all its files is locked while
 //! versions are given and small content is read. Invariants:
-//! - cuts are announced in the order of their numbers;
+//! - cuts are announced in the order of their numbers, and once they are durable here: what the peer knows
+//!   of us, we know too, whatever dies;
 //! - a small cut carries its content; a large one is frozen (see [`frozen`](super::frozen)) and its files
 //!   are in no other cut until the peer has decided it;
 //! - files that share a bond are cut together or not at all.
@@ -30,6 +31,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Cuts made durable together.
+const BATCH: usize = 256;
+
 /// A file that stays open is cut this long after its first uncut write at the latest.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
@@ -54,12 +58,21 @@ impl Worker for Cutter {
         }
         let until = self.due.front().map(|d| d.0).into_iter().chain(self.mapped_at).min();
         let mut turn = Turn::Worked;
-        match queues::next(&self.triggers, wait, until) {
-            Ok(Some(Trigger::Cut(files, process))) => host.cut(&files, process),
-            Ok(Some(Trigger::Fresh(file))) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
-            Ok(Some(Trigger::Backlog)) => host.cut_backlog(),
-            Ok(Some(Trigger::Stop)) | Err(_) => return Turn::Over,
-            Ok(None) => turn = Turn::Idle,
+        let first = match queues::next(&self.triggers, wait, until) {
+            Ok(first) => first,
+            Err(over) => return over,
+        };
+        if first.is_none() {
+            turn = Turn::Idle;
+        }
+        let more: Vec<Trigger> = self.triggers.try_iter().take(BATCH - 1).collect();
+        for trigger in first.into_iter().chain(more) {
+            match trigger {
+                Trigger::Cut(files, process) => host.cut(&files, process),
+                Trigger::Fresh(file) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
+                Trigger::Backlog => host.cut_backlog(),
+                Trigger::Stop => return Turn::Over,
+            }
         }
         let now = Instant::now();
         if self.mapped_at.is_some_and(|at| at <= now) {
@@ -73,6 +86,10 @@ impl Worker for Cutter {
             turn = Turn::Worked;
             let group = host.writers.lock().group(file);
             host.cut(&group, None);
+        }
+        let _cutting = host.cutting.lock();
+        if let Err(error) = host.announce() {
+            tracing::error!("changes can't be announced: {error}");
         }
         turn
     }
@@ -103,9 +120,10 @@ impl Host {
     fn cut_backlog(&self) {
         let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
-            match self.outbound.lock().everything {
+            let outbound = self.outbound.lock();
+            match outbound.everything {
                 true => share.files().map(|f| f.0).collect(),
-                false => share.unthanked().iter().copied().collect(),
+                false => share.unthanked().union(&outbound.asked).copied().collect(),
             }
         };
         let mut seen = BTreeSet::new();
@@ -122,8 +140,8 @@ impl Host {
     pub(super) fn cut(&self, seeds: &[FileId], process: Option<u32>) {
         let _cutting = self.cutting.lock();
         if let Err(error) = self.try_cut(seeds, process) {
-            tracing::error!("a change could not be announced and will be with the next: {error}");
-            self.outbound.lock().waiting.extend(seeds);
+            tracing::error!("a change could not be announced and is tried again: {error}");
+            seeds.iter().for_each(|seed| drop(self.triggers.send(Trigger::Fresh(*seed))));
         }
     }
 
@@ -174,6 +192,10 @@ impl Host {
                 continue;
             }
             let Ok(file) = self.data_file(node, data, false) else { continue };
+            self.be_sure(node, &file).map_err(|source| store::Error::Io {
+                what: "bringing the size of a file into line".into(),
+                source: std::io::Error::from_raw_os_error(source.errno()),
+            })?;
             let attrs = store::read_attrs(&file)
                 .map_err(|source| store::Error::Io { what: "reading attributes for a cut".into(), source })?;
             bodies.insert(node.id, (file, attrs));
@@ -185,7 +207,11 @@ impl Host {
         if members.iter().flat_map(|id| share.bonded(*id)).any(outside) {
             return Ok(false);
         }
-        let everything = self.outbound.lock().everything;
+        if nodes.iter().any(|n| share.file(n.id).is_some_and(|f| f.unsettled)) {
+            // First the peer is asked what it has.
+            self.outbound.lock().waiting.extend(members);
+            return Ok(true);
+        }
         let mut marks = Vec::new();
         let mut parts = Vec::new();
         for node in nodes {
@@ -201,7 +227,7 @@ impl Host {
                 self.outbound.lock().waiting.extend(members);
                 return Ok(true);
             }
-            let announced = self.outbound.lock().announced.contains(&node.id);
+            let (announced, everything) = self.outbound.lock().told(node.id);
             let place = f.place_tag != 0 || (everything && !announced);
             // With a name goes the content that the peer may still be fetching: both are frozen.
             let body = f.name.is_some()
@@ -254,6 +280,7 @@ impl Host {
                     attrs: attrs.clone(),
                     stamp: f.stamp,
                     changed: coarsen(f.dirty.changed()),
+                    lacks: f.missing.clone(),
                     pieces: Vec::new(),
                     sha256: [0; 32],
                 }
@@ -300,19 +327,32 @@ impl Host {
             tracing::debug!(seq, inline, file = %file.file, place = ?file.place, ?body, "announcing");
         }
         debug_assert_eq!(cut.check(), Ok(()), "{cut:?}");
-        cut.after = self.outbound.lock().take_off(seq, flight);
-        if let Some(link) = self.link.get() {
-            link.send(Message::Announce(cut));
-        }
+        let mut outbound = self.outbound.lock();
+        cut.after = outbound.take_off(seq, flight);
+        outbound.ready.push(cut);
+        drop(outbound);
         self.moved();
         Ok(true)
+    }
+
+    /// Announces the cuts that were taken, once they are durable. Called by who holds `cutting`.
+    pub(super) fn announce(&self) -> store::Result<()> {
+        if self.outbound.lock().ready.is_empty() {
+            return Ok(());
+        }
+        // A number that the peer knows is never forgotten here.
+        self.journal.sync(self.journal.end())?;
+        let ready = std::mem::take(&mut self.outbound.lock().ready);
+        ready.into_iter().for_each(|cut| self.tell(Message::Announce(cut)));
+        Ok(())
     }
 
     /// Whether there is anything of `id` that the peer has not been told in this session.
     fn tells(&self, share: &crate::model::share::Share, id: FileId) -> bool {
         let Some(f) = share.file(id) else { return false };
         let outbound = self.outbound.lock();
-        f.is_fresh() || (!outbound.announced.contains(&id) && (!f.is_thanked() || outbound.everything))
+        let (announced, everything) = outbound.told(id);
+        f.is_fresh() || (!announced && (!f.is_thanked() || everything))
     }
 }
 

@@ -9,7 +9,7 @@
 use super::host::Host;
 use super::pieces::digest;
 use super::queues::{self, Filling, Inbound, Trigger, Turn};
-use super::wants::{State, Target, groups};
+use super::wants::{Request, State, Target, groups};
 use super::worker::Worker;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
@@ -62,13 +62,28 @@ impl Host {
             // full of it.
             let need = if state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
             let room = state.bytes < WINDOW_BYTES;
-            let Some(message) = need.or_else(|| if room { state.next_missing(&share) } else { None }) else {
-                return;
-            };
+            let missing = |state: &mut State| if room { state.next_missing(&share) } else { None };
+            let next = need.or_else(|| missing(&mut state).map(|message| (message, false)));
+            let Some((mut message, compare)) = next else { return };
             drop(state);
             drop(share);
+            if let Message::Retrieve { file, start, end, digest, .. } = &mut message
+                && compare
+            {
+                *digest = self.digest_of(*file, &(*start..*end));
+            }
             link.send(message);
         }
+    }
+
+    /// The digest of what lies in a file, as far as it goes.
+    fn digest_of(&self, id: FileId, chunks: &Range<u64>) -> Option<[u8; 32]> {
+        let node = self.node(id)?;
+        let file = self.data_file(&node, &mut node.data.lock(), false).ok()?;
+        let mut bytes = vec![0; ((chunks.end - chunks.start) * CHUNK) as usize];
+        let len = file.read_full_at(&mut bytes, chunks.start * CHUNK).ok()?;
+        bytes.truncate(len);
+        Some(digest(&[Piece { first: chunks.start, bytes }]))
     }
 
     /// Brings what `file` needs before it can be cut: the rest of chunks written in part.
@@ -145,6 +160,14 @@ impl Host {
                 return;
             }
             Filling::Superseded { request } => (request, Vec::new()),
+            Filling::Same { request } => {
+                let answered = self.fetch.state.lock().done(request, &[]);
+                if let Some(Request { target: Target::Staged(cut), file, expect, .. }) = answered {
+                    self.inbox.send(Inbound::Same { cut, file, chunks: expect });
+                }
+                self.pump();
+                return;
+            }
             Filling::Stop => return,
         };
         let Some((target, file)) = self.fetch.state.lock().requests.get(&id).map(|r| (r.target, r.file))

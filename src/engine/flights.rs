@@ -4,6 +4,7 @@
 //! session ends; `busy` are exactly the files of large flights.
 
 use super::node::Held;
+use crate::model::cut::Cut;
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::INFLIGHT_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +28,12 @@ pub struct Outbound {
     pub everything: bool,
     /// Files whose present version was told in this session.
     pub announced: BTreeSet<FileId>,
+    /// Files that the peer asked for, acknowledged or not.
+    pub asked: BTreeSet<FileId>,
     /// Files to be cut as soon as there is room.
     pub waiting: BTreeSet<FileId>,
+    /// Cuts taken and not yet announced: first they must be durable here.
+    pub ready: Vec<Cut>,
     pub flights: BTreeMap<Seq, Flight>,
     busy: BTreeMap<FileId, Seq>,
     bytes: u64,
@@ -53,12 +58,18 @@ impl Outbound {
         true
     }
 
+    /// Whether `file` was told in this session, and whether all of it is to be told, acknowledged or not.
+    pub fn told(&self, file: FileId) -> (bool, bool) {
+        (self.announced.contains(&file), self.everything || self.asked.contains(&file))
+    }
+
     /// A cut leaves; returns the large ones it must not overtake.
     pub fn take_off(&mut self, seq: Seq, flight: Flight) -> Vec<Seq> {
         let same = |f: &Flight| f.large && f.process.is_some() && f.process == flight.process;
         let after = self.flights.iter().filter(|f| same(f.1)).map(|f| *f.0).collect();
         for &file in &flight.files {
             self.waiting.remove(&file);
+            self.asked.remove(&file);
             if flight.large {
                 self.busy.insert(file, seq);
             }

@@ -13,7 +13,6 @@ use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
 use crate::model::codec;
-use crate::model::file;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
 use crate::model::name::Name;
@@ -76,6 +75,8 @@ pub struct Host {
     pub(super) outbound: Mutex<Outbound>,
     pub(super) fetch: Fetch,
     pub(super) handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    /// Files in which a change failed half-way: the model may have another size than the disk.
+    pub(super) unsure: Mutex<BTreeSet<FileId>>,
     /// Files that may be mapped for writing: their pages are written back each second.
     pub(super) mapped: Mutex<BTreeSet<FileId>>,
 
@@ -160,12 +161,4 @@ impl Host {
         data.opened(&file, writable);
         Ok(file)
     }
-}
-
-/// Where a file's content lies.
-pub(super) fn location(id: FileId, file: &file::File) -> Option<At<'_>> {
-    if file.partial {
-        return Some(At::Partial(id));
-    }
-    file.name.as_ref().map(At::Name)
 }

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - cuts are applied in the order of their numbers; only one that waits for content is overtaken, and
 //!   only by cuts that share no file with it and do not name it in `after`;
-//! - nothing is applied before its redo record is durable, and nothing is thanked before that.
+//! - nothing is applied before its redo record is durable, and nothing is thanked before it is durable itself.
 
 use super::host::Host;
 use super::node::Held;
@@ -22,10 +22,13 @@ use crate::model::share::Share;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Cuts made durable together.
 const BATCH: usize = 256;
+/// Files synced one by one; of more, the whole file system is.
+const SYNC_EACH: usize = 16;
 
 pub(super) struct Applier {
     ear: InboxEar,
@@ -54,6 +57,7 @@ impl Worker for Applier {
                 Inbound::Content { cut, file, pieces, asked } => {
                     host.stage(&mut self.queue, cut, file, &pieces, &asked)
                 }
+                Inbound::Same { cut, file, chunks } => host.stage_same(&mut self.queue, cut, file, &chunks),
                 Inbound::Gone(acks) => self.queue.gone.extend(acks),
                 Inbound::Again => {}
                 Inbound::Down => self.queue.keep(),
@@ -81,16 +85,7 @@ impl Host {
             tracing::debug!(seq, %file, ?absent, "not delivered");
         }
         let staged = absent.is_empty() && {
-            let content = match pending.content.entry(file) {
-                std::collections::btree_map::Entry::Occupied(e) => Ok(e.into_mut()),
-                std::collections::btree_map::Entry::Vacant(e) => {
-                    let name = pieces::staging_name(seq, file);
-                    self.backing
-                        .create(At::Staging(&name), 0o600)
-                        .map(|f| e.insert(Staged { file: f, name, have: ChunkSet::new() }))
-                }
-            };
-            let written = content.and_then(|content| {
+            let written = self.staging(pending, file).and_then(|content| {
                 pieces::write_pieces(&content.file, pieces)?;
                 pieces.iter().for_each(|p| content.have.insert(p.chunks()));
                 Ok(())
@@ -102,6 +97,28 @@ impl Host {
         };
         if !staged && let Some(pending) = queue.pending.remove(&seq) {
             self.drop_pending(pending);
+        }
+    }
+
+    /// What the peer was asked for lies in the file already.
+    fn stage_same(&self, queue: &mut Queue, seq: Seq, file: FileId, chunks: &ChunkSet) {
+        let Some(pending) = queue.pending.get_mut(&seq) else { return };
+        match self.staging(pending, file) {
+            Ok(content) => content.same.extend(chunks),
+            Err(error) => tracing::error!("a change of the peer can't be stored here and waits: {error}"),
+        }
+    }
+
+    /// The staging file for content of `file` that comes for a cut.
+    fn staging<'a>(&self, pending: &'a mut Pending, file: FileId) -> store::Result<&'a mut Staged> {
+        match pending.content.entry(file) {
+            Entry::Occupied(e) => Ok(e.into_mut()),
+            Entry::Vacant(e) => {
+                let name = pieces::staging_name(pending.cut.seq, file);
+                let content = self.backing.create(At::Staging(&name), 0o600)?;
+                let (have, same) = (ChunkSet::new(), ChunkSet::new());
+                Ok(e.insert(Staged { file: content, name, have, same }))
+            }
         }
     }
 
@@ -188,12 +205,12 @@ impl Host {
                 tracing::debug!(seq = pending.cut.seq, ?files, hopeless = pending.hopeless, "waiting");
             }
             Readiness::Fetch(needs) => {
-                for (file, version, mut chunks) in needs {
+                for (file, version, mut chunks, compare) in needs {
                     let asked = pending.asked.entry(file).or_default();
                     chunks.subtract(asked);
                     asked.extend(&chunks);
                     if !chunks.is_empty() {
-                        self.fetch.need(Need { cut: pending.cut.seq, file, version, chunks });
+                        self.fetch.need(Need { cut: pending.cut.seq, file, version, chunks, compare });
                     }
                 }
                 self.pump();
@@ -220,6 +237,7 @@ impl Host {
         // No checkpoint falls between a redo record and what it led to.
         let _gate = self.applying.read();
         let mut batch = Vec::new();
+        let mut staged = false;
         for seq in ready {
             let pending = queue.pending.get_mut(seq).expect("it was just found ready");
             for (file, content) in &mut pending.content {
@@ -231,33 +249,65 @@ impl Host {
                     content.name = name;
                 }
                 self.backing.sync_file(&content.file)?;
+                staged = true;
             }
-            let redo =
-                Record::Redo { cut: Box::new(pending.cut.clone()), staged: !pending.content.is_empty() };
+            let have = pending.content.iter().map(|(file, c)| (*file, c.have.clone())).collect();
+            let redo = Record::Redo { cut: Box::new(pending.cut.clone()), staged: have };
             self.commit(&mut self.share.lock(), redo)?;
             batch.push(*seq);
         }
+        if staged {
+            self.backing.sync_names()?;
+        }
         self.journal.sync(self.journal.end())?;
-        let (mut cuts, mut acks) = (Vec::new(), Vec::new());
+        let (mut applied, mut acks, mut failed) = (Vec::new(), Vec::new(), None);
         for seq in batch {
             let mut pending = queue.pending.remove(&seq).expect("as above");
             match self.apply(&mut pending) {
                 Ok(Outcome::Applied(more)) => {
-                    cuts.push(seq);
                     acks.extend(more);
-                    self.drop_staging(&pending);
+                    applied.push(pending);
                 }
                 // What it met has changed since it was judged: once more from the start.
                 Ok(Outcome::NotReady) => drop(queue.pending.insert(seq, pending)),
                 Err(error) => {
                     queue.pending.insert(seq, pending);
-                    self.thank(cuts, acks);
-                    return Err(error);
+                    failed = Some(error);
+                    break;
                 }
             }
         }
-        self.thank(cuts, acks);
-        Ok(())
+        self.moved();
+        self.endure(&applied)?;
+        applied.iter().for_each(|pending| self.drop_staging(pending));
+        self.thank(applied.iter().map(|p| p.cut.seq).collect(), acks);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Makes durable what these cuts did: from here on the peer need not keep it for us.
+    fn endure(&self, applied: &[Pending]) -> store::Result<()> {
+        if applied.is_empty() {
+            return Ok(());
+        }
+        let files: BTreeSet<FileId> = {
+            let share = self.share.lock();
+            let bodies = applied.iter().flat_map(|p| &p.cut.files).filter(|f| f.body.is_some());
+            bodies.map(|f| f.file).filter(|id| share.file(*id).is_some_and(|f| f.name.is_some())).collect()
+        };
+        if files.len() > SYNC_EACH {
+            self.backing.sync_all()?;
+        } else {
+            for node in files.into_iter().filter_map(|id| self.node(id)) {
+                let file = self.data_file(&node, &mut node.data.lock(), false);
+                if let Ok(file) = file {
+                    self.backing.sync_file(&file)?;
+                }
+            }
+            self.backing.sync_names()?;
+        }
+        let cuts = applied.iter().map(|p| p.cut.seq).collect();
+        let lsn = self.commit(&mut self.share.lock(), Record::Durable { cuts })?;
+        self.journal.sync(lsn)
     }
 
     fn thank(&self, cuts: Vec<Seq>, acks: Vec<Ack>) {
@@ -265,6 +315,10 @@ impl Host {
             // What was cut before these were applied may speak of files that they unlinked: it goes out
             // first, for after these thanks the peer forgets that they ever were.
             let _cutting = self.cutting.lock();
+            if let Err(error) = self.announce() {
+                tracing::error!("changes can't be announced: {error}");
+                return;
+            }
             self.tell(Message::Thanks { cuts, acks });
         }
         self.moved();
@@ -300,7 +354,8 @@ impl Host {
             if ours.is_some() && verdict.touches() {
                 locked.push(share.ino(cut.file));
             }
-            let mut lacks = pending.lacks(cut.file, &verdict.body);
+            let unsettled = ours.is_some_and(|f| f.unsettled);
+            let mut lacks = pending.lacks(cut.file, &verdict.body, unsettled);
             let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
             if verdict.touches() && (ours.is_some_and(|f| f.is_whole()) || yields) {
                 lazy = false;
@@ -319,7 +374,7 @@ impl Host {
                 && !lacks.is_empty()
             {
                 lacks.remove(crate::model::chunk::count(body.attrs.size)..u64::MAX);
-                needs.push((cut.file, body.version.clone(), lacks));
+                needs.push((cut.file, body.version.clone(), lacks, unsettled));
             }
         }
         if !needs.is_empty() && !lazy {

@@ -61,6 +61,7 @@ impl Host {
             outbound: Mutex::default(),
             fetch: Fetch::default(),
             handles: RwLock::default(),
+            unsure: Mutex::default(),
             mapped: Mutex::default(),
             refused: Mutex::default(),
             next_handle: AtomicU64::new(1),
@@ -78,7 +79,7 @@ impl Host {
             ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear })),
             key: Mutex::default(),
         });
-        host.redo(recovered.redo);
+        host.redo(recovered.redo, &recovered.half_done)?;
         host.backing.clear_staging()?;
         host.checkpoint(false)?;
         Ok(host)

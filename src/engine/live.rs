@@ -144,8 +144,8 @@ impl Host {
             Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),
             Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
-            Message::Retrieve { request, file, version, start, end, urgent } => {
-                let request = Request { request, file, version, chunks: start..end, urgent };
+            Message::Retrieve { request, file, version, start, end, urgent, digest } => {
+                let request = Request { request, file, version, chunks: start..end, urgent, digest };
                 if !self.server.ask(request)
                     && let Some(link) = self.link.get()
                 {
@@ -158,7 +158,11 @@ impl Host {
             Message::Superseded { request } => {
                 let _ = self.fetch.fillings.send(Filling::Superseded { request });
             }
+            Message::Same { request } => {
+                let _ = self.fetch.fillings.send(Filling::Same { request });
+            }
             Message::Tell { file } => self.tell_anew(file),
+            Message::Unknown { file } => self.settle(file),
             Message::Flush { request } => {
                 let host = self.clone();
                 self.runtime.spawn(async move {
@@ -194,6 +198,7 @@ impl Host {
             everything || ahead
         };
         self.outbound_up(everything);
+        self.ask_for_certainty();
         self.fetch_up();
     }
 
@@ -218,7 +223,8 @@ impl Host {
 
     pub(super) fn is_level(&self) -> bool {
         let share = self.share.lock();
-        let nothing = share.unthanked().is_empty() && share.lacking().is_empty();
+        let nothing =
+            share.unthanked().is_empty() && share.lacking().is_empty() && share.unsettled().is_empty();
         drop(share);
         nothing && self.outbound.lock().in_flight() == 0
     }

@@ -51,6 +51,7 @@ mod host;
 mod inbound;
 mod life;
 mod live;
+mod location;
 mod metadata;
 mod names;
 mod node;

@@ -9,6 +9,7 @@ use super::queues::{Inbound, Trigger};
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
+use crate::store::At;
 use std::collections::BTreeSet;
 
 impl Host {
@@ -78,10 +79,65 @@ impl Host {
         self.accepted(&[seq]);
     }
 
-    /// The peer refused a file for what stood under its name, and that is gone.
+    /// The peer wants to hear of a file again: it refused it for what stood under its name, and that is
+    /// gone; or it lost power, and is not certain of it.
     pub(super) fn tell_anew(&self, file: FileId) {
-        self.outbound.lock().announced.remove(&file);
+        let known = self.share.lock().file(file).map(|f| (f.unsettled, f.is_whole()));
+        match known {
+            None | Some((true, false)) => return self.tell(Message::Unknown { file }),
+            // Neither is certain. Both see it, and one must begin.
+            Some((true, true)) if self.goes_first() => self.settle(file),
+            Some(_) => {}
+        }
+        let mut outbound = self.outbound.lock();
+        outbound.announced.remove(&file);
+        outbound.asked.insert(file);
+        drop(outbound);
         let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+    }
+
+    fn goes_first(&self) -> bool {
+        let share = self.share.lock();
+        share.header().replica > self.peer(&share)
+    }
+
+    /// What lies here of `file` counts; the peer knows no better. Where nothing does, nothing is left of it:
+    /// power went before it was on any disk.
+    pub(super) fn settle(&self, file: FileId) {
+        let state = self.share.lock().file(file).map(|f| (f.unsettled, f.holds_nothing()));
+        let settled = match state {
+            Some((true, true)) => self.give_up(file),
+            Some((true, false)) => {
+                let Some(node) = self.node(file) else { return };
+                let mut data = node.data.lock();
+                self.adopt_content(&node, &mut data).map_err(|e| e.to_string())
+            }
+            _ => return,
+        };
+        if let Err(error) = settled {
+            tracing::error!("a file that power loss left uncertain stays so: {error}");
+        }
+        let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+    }
+
+    fn give_up(&self, file: FileId) -> Result<(), String> {
+        let _names = self.names.write();
+        let mut share = self.share.lock();
+        if let Some(name) = share.file(file).and_then(|f| f.name.as_ref()) {
+            tracing::warn!("{name} was lost with the power: it was not yet on the disk, here or at the peer");
+        }
+        let together = share.bonded(file);
+        self.commit(&mut share, Record::Forgotten { file }).map_err(|e| e.to_string())?;
+        drop(share);
+        // What was to move together with it moves without.
+        together.into_iter().for_each(|file| drop(self.triggers.send(Trigger::Cut(vec![file], None))));
+        self.unlink_if_there(At::Partial(file)).map_err(|e| e.to_string())
+    }
+
+    /// Asks the peer for all files that power loss left uncertain.
+    pub(super) fn ask_for_certainty(&self) {
+        let unsettled: Vec<FileId> = self.share.lock().unsettled().iter().copied().collect();
+        unsettled.into_iter().for_each(|file| self.tell(Message::Tell { file }));
     }
 
     /// Names have become free: files of the peer that were refused for them are asked for again.

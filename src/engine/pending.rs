@@ -33,7 +33,8 @@ pub(super) struct Pending {
 pub(super) enum Readiness {
     Ready,
     /// Content in staging, per file.
-    Fetch(Vec<(FileId, Version, ChunkSet)>),
+    /// The last: what lies in the file may be the same.
+    Fetch(Vec<(FileId, Version, ChunkSet, bool)>),
     /// These files, which are on their way already.
     Wait(Vec<FileId>),
     /// Programs that hold locks.
@@ -55,6 +56,14 @@ pub(super) struct Staged {
     pub file: Content,
     pub name: String,
     pub have: ChunkSet,
+    /// Chunks that lie in the file already, as long as it is not certain of them itself.
+    pub same: ChunkSet,
+}
+
+/// A cut found in the journal after a crash, with what lies in staging for it.
+pub(super) struct Redo {
+    pub cut: Cut,
+    pub staged: Vec<(FileId, ChunkSet)>,
 }
 
 /// What became of an attempt to apply a cut.
@@ -110,15 +119,15 @@ impl Pending {
     }
 
     /// The chunks that a verdict takes and that have not come yet.
-    pub(super) fn lacks(&self, file: FileId, verdict: &BodyVerdict) -> ChunkSet {
-        let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }) = verdict else {
-            return ChunkSet::new();
-        };
-        let mut lacks = changed.clone();
+    pub(super) fn lacks(&self, file: FileId, verdict: &BodyVerdict, unsettled: bool) -> ChunkSet {
+        let Some(mut lacks) = verdict.takes().cloned() else { return ChunkSet::new() };
         let body = self.cut.files.iter().find(|f| f.file == file).and_then(|f| f.body.as_ref());
         body.into_iter().flat_map(|b| &b.pieces).for_each(|p| lacks.remove(p.chunks()));
         if let Some(content) = self.content.get(&file) {
             lacks.subtract(&content.have);
+            if unsettled {
+                lacks.subtract(&content.same);
+            }
         }
         lacks
     }
@@ -127,9 +136,7 @@ impl Pending {
 /// What `file` still lacks once `cut` has done to it what `verdict` says.
 pub(super) fn still_missing(file: &file::File, cut: &FileCut, verdict: &BodyVerdict) -> ChunkSet {
     let mut still = file.missing.clone();
-    if let (BodyVerdict::Take(changed) | BodyVerdict::Yield { changed, .. }, Some(body)) =
-        (verdict, &cut.body)
-    {
+    if let (Some(changed), Some(body)) = (verdict.takes(), &cut.body) {
         still.subtract(changed);
         // What the cut truncates is gone: nobody could deliver it any more.
         still.remove(chunk::count(body.attrs.size)..u64::MAX);
@@ -155,6 +162,7 @@ mod tests {
             attrs,
             stamp: 0,
             changed: Vec::new(),
+            lacks: ChunkSet::new(),
             pieces: Vec::new(),
             sha256: [0; 32],
         };

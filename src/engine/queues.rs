@@ -67,6 +67,12 @@ pub(super) enum Inbound {
         pieces: Vec<Piece>,
         asked: ChunkSet,
     },
+    /// These chunks of `cut` need not come: they lie in the file.
+    Same {
+        cut: Seq,
+        file: FileId,
+        chunks: ChunkSet,
+    },
     /// The peer has made it durable that these are unlinked.
     Gone(Vec<Ack>),
     /// Something that a cut may have waited for has happened.
@@ -98,6 +104,7 @@ pub(super) fn inbox() -> (Inbox, InboxEar) {
 pub(super) enum Filling {
     Deliver { request: u64, pieces: Vec<Piece>, sha256: [u8; 32] },
     Superseded { request: u64 },
+    Same { request: u64 },
     Stop,
 }
 
@@ -108,6 +115,7 @@ pub(super) struct Request {
     pub version: Version,
     pub chunks: Range<u64>,
     pub urgent: bool,
+    pub digest: Option<[u8; 32]>,
 }
 
 /// The server's queue.

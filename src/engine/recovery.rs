@@ -8,14 +8,16 @@
 //! from the peer; content that is found changed is an edit.
 
 use super::error::Error;
+use super::location::location;
 use super::metadata::Stored;
+use super::pending::Redo;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
-use crate::model::cut::Cut;
 use crate::model::file::File;
 use crate::model::ids::{FileId, Seq, WriterId};
+use crate::model::limits::CHUNK;
 use crate::model::name::Name;
-use crate::model::record::Record;
+use crate::model::record::{Record, Taken};
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Site, Stamp};
 use rustix::fs::RenameFlags;
@@ -29,8 +31,10 @@ pub(super) struct Recovered {
     pub machine_boot: String,
     pub random: Random,
     pub share: Share,
-    /// Cuts to be applied again, and whether part of their content is staged.
-    pub redo: Vec<(Cut, bool)>,
+    /// Cuts to be applied again.
+    pub redo: Vec<Redo>,
+    /// Names under which these may have left something that nobody knows.
+    pub half_done: BTreeSet<Name>,
     pub left_alone: usize,
 }
 
@@ -85,51 +89,116 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
         None => Share::new(identity.replica, new_writer(&mut random)),
     };
-    let replayed = end != End::Never;
-    let redo = if replayed { replay(&mut share, &records, stored.lsn, end)? } else { Vec::new() };
+    let replayed = match end {
+        End::Never => Replayed::default(),
+        _ => replay(&mut share, &records, stored.lsn, end)?,
+    };
 
     // What the journal tells of a file since the checkpoint explains why it looks different now.
     let explained: BTreeSet<FileId> = share.touched_now().into_iter().collect();
-    let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained };
+    let suspects = replayed.suspects;
+    let mut work = Work { backing: &backing, journal: &journal, share: &mut share, end, explained, suspects };
     if end == End::Lost {
         // What the old writer counted last may be forgotten; its numbers are never used again.
         work.commit(Record::Began { writer: new_writer(&mut random) })?;
     }
-    let redone: BTreeSet<FileId> =
-        redo.iter().flat_map(|(cut, _)| cut.files.iter().map(|f| f.file)).collect();
-    // New files of theirs may be on the disk already, as the peer had them.
-    let half_done: BTreeMap<&Name, (u64, i64)> = redo
-        .iter()
-        .flat_map(|(cut, _)| &cut.files)
-        .filter_map(|f| Some((f.place.as_ref()?.name.as_ref()?, f.body.as_ref()?)))
-        .map(|(name, body)| (name, (body.attrs.size, body.attrs.mtime)))
-        .collect();
+    let redo = replayed.redo;
+    let mut redone: BTreeSet<FileId> = redo.iter().flat_map(|r| r.cut.files.iter().map(|f| f.file)).collect();
+    // New files of theirs may be on the disk already. What somebody here had made under such a name is in the
+    // journal, but for a file whose creation was under way when all ended.
+    let half_done: BTreeSet<Name> =
+        redo.iter().flat_map(|r| &r.cut.files).filter_map(|f| f.place.as_ref()?.name.clone()).collect();
+    redone.extend(work.rewrite(&replayed.undurable)?);
     let left_alone = work.line_up(&redone, &half_done)?;
-    Ok(Recovered { backing, journal, meta, identity, machine_boot, random, share, redo, left_alone })
+    Ok(Recovered {
+        backing,
+        journal,
+        meta,
+        identity,
+        machine_boot,
+        random,
+        share,
+        redo,
+        half_done,
+        left_alone,
+    })
+}
+
+/// What the journal's tail came to, beside the share.
+#[derive(Default)]
+struct Replayed {
+    /// Cuts of the peer whose apply was cut short.
+    redo: Vec<Redo>,
+    /// After power loss: cuts that were applied, but perhaps not to the disk.
+    undurable: Vec<(Redo, Vec<Taken>)>,
+    /// After power loss: files that were being changed here.
+    suspects: BTreeSet<FileId>,
 }
 
 /// Applies the journal's records that the metadata store has not seen.
-fn replay(
-    share: &mut Share,
-    records: &[(Lsn, Vec<u8>)],
-    after: Lsn,
-    end: End,
-) -> Result<Vec<(Cut, bool)>, Error> {
-    let mut redo: BTreeMap<Seq, (Cut, bool)> = BTreeMap::new();
+fn replay(share: &mut Share, records: &[(Lsn, Vec<u8>)], after: Lsn, end: End) -> Result<Replayed, Error> {
+    // Cuts of the peer, with what they did where that is known.
+    type Taking = (Redo, Option<Vec<Taken>>);
+    let mut redo: BTreeMap<(WriterId, Seq), Taking> = BTreeMap::new();
+    // Who was dirty could be written to without a record.
+    let mut suspects: BTreeSet<FileId> =
+        share.files().filter(|(_, f)| f.body_tag != 0).map(|f| f.0).collect();
     for (_, bytes) in records.iter().filter(|r| r.0 > after) {
         let record: Record = codec::decode(bytes).map_err(|_| Error::Unreadable("the journal"))?;
+        tracing::debug!(?record, "replaying");
+        match &record {
+            Record::Wrote { file, .. }
+            | Record::Scrapped { file, .. }
+            | Record::Resized { file, .. }
+            | Record::Touched { file }
+            | Record::Adopted { file, .. }
+            | Record::Created { file, .. } => drop(suspects.insert(*file)),
+            _ => {}
+        }
         match record {
-            Record::Redo { cut, staged } => drop(redo.insert(cut.seq, (*cut, staged))),
-            Record::Took { ref from, .. } => {
-                redo.remove(&from.seq);
+            Record::Redo { cut, staged } => {
+                let key = (cut.writer, cut.seq);
+                redo.insert(key, (Redo { cut: *cut, staged }, None));
+            }
+            Record::Took { from, ref files } => {
+                share.apply(&record);
+                if let Some(redo) = redo.get_mut(&(from.writer, from.seq)) {
+                    redo.1 = Some(files.clone());
+                }
+            }
+            Record::Durable { ref cuts } => {
+                let done = redo.extract_if(.., |key, redo| cuts.contains(&key.1) && redo.1.is_some());
+                let taken: Vec<Taken> = done.filter_map(|(_, redo)| redo.1).flatten().collect();
+                for taken in taken.iter().filter(|t| t.body.is_some()) {
+                    // Synced as a whole; changed again, it has a durable record.
+                    if share.file(taken.file).is_some_and(|f| f.body_tag == 0) {
+                        suspects.remove(&taken.file);
+                    }
+                }
+            }
+            // After a loss the delivered bytes themselves may be gone: they are fetched again, ...
+            Record::Present { .. } if end == End::Lost => {}
+            // ... but for those that were synced to be put under their name.
+            Record::Published { file } if end == End::Lost => {
+                let size = share.file(file).map_or(0, |f| f.size);
+                share.apply(&Record::Present { file, chunks: ChunkSet::of(0..chunk::count(size)) });
                 share.apply(&record);
             }
-            // After a loss the delivered bytes themselves may be gone: they are fetched again.
-            Record::Present { .. } if end == End::Lost => {}
             record => share.apply(&record),
         }
     }
-    Ok(redo.into_values().collect())
+    let mut replayed = Replayed { suspects, ..Replayed::default() };
+    for (redo, taken) in redo.into_values() {
+        match taken {
+            None => replayed.redo.push(redo),
+            Some(taken) if end == End::Lost => replayed.undurable.push((redo, taken)),
+            Some(_) => {}
+        }
+    }
+    if end != End::Lost {
+        replayed.suspects.clear();
+    }
+    Ok(replayed)
 }
 
 struct Work<'a> {
@@ -138,21 +207,80 @@ struct Work<'a> {
     share: &'a mut Share,
     end: End,
     explained: BTreeSet<FileId>,
+    suspects: BTreeSet<FileId>,
 }
 
 impl Work<'_> {
     fn commit(&mut self, record: Record) -> store::Result<()> {
+        tracing::debug!(?record, "recovery");
         self.journal.append(&codec::encode(&record))?;
         self.share.apply(&record);
         Ok(())
     }
 
+    /// Writes once more what cuts of the peer brought shortly before the power went: their records are
+    /// there, their bytes may not be. Returns the files that are now as these cuts left them.
+    fn rewrite(&mut self, cuts: &[(Redo, Vec<Taken>)]) -> Result<BTreeSet<FileId>, Error> {
+        if !cuts.is_empty() && self.finish_names(&self.backing.list()?.files)? {
+            tracing::debug!("names were brought into line before content was written again");
+        }
+        let mut written = BTreeSet::new();
+        for (redo, taken) in cuts {
+            for taken in taken {
+                let cut = redo.cut.files.iter().find(|f| f.file == taken.file).and_then(|f| f.body.as_ref());
+                let (Some(body), Some(cut)) = (&taken.body, cut) else { continue };
+                let Some(file) = self.share.file(taken.file).filter(|f| f.name.is_some()) else { continue };
+                let Some(content) = location(taken.file, file)
+                    .filter(|at| self.backing.stat(*at).is_ok_and(|s| s.ino == file.disk))
+                    .and_then(|at| self.backing.open_file(at, true).ok())
+                else {
+                    continue;
+                };
+                let changed_since = ChunkSet::from_iter(file.dirty.since(0));
+                let mut chunks = body.changed.clone();
+                chunks.subtract(&body.missing);
+                chunks.subtract(&changed_since);
+                chunks.remove(chunk::count(file.size)..u64::MAX);
+                let wrap = |source| store::Error::Io { what: "writing a cut once more".into(), source };
+                let staging = format!("cut-{}-{}", redo.cut.seq, taken.file);
+                let staged = self.backing.open_file(At::Staging(&staging), false).ok();
+                let size = body.size.min(file.size);
+                for piece in &cut.pieces {
+                    for range in chunks.within(&piece.chunks()) {
+                        let bytes = chunk::bytes(&range, size);
+                        let from = (bytes.start - piece.first * CHUNK) as usize;
+                        let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
+                        content.write_all_at(part, bytes.start).map_err(wrap)?;
+                    }
+                    chunks.remove(piece.chunks());
+                }
+                let have = redo.staged.iter().find(|s| s.0 == taken.file).map(|s| &s.1);
+                if let (Some(staged), Some(have)) = (staged, have) {
+                    for range in have.iter().flat_map(|r| chunks.within(&r)).collect::<Vec<_>>() {
+                        let bytes = chunk::bytes(&range, size);
+                        let len = bytes.end - bytes.start;
+                        store::copy_range(&staged, bytes.start, &content, bytes.start, len).map_err(wrap)?;
+                        chunks.remove(range);
+                    }
+                }
+                if content.len().map_err(wrap)? != file.size {
+                    content.set_len(file.size).map_err(wrap)?;
+                }
+                store::apply_attrs(&content, &cut.attrs, false).map_err(wrap)?;
+                // What could not be written again is asked of the peer, as all that is uncertain.
+                if chunks.is_empty() && !self.suspects.contains(&taken.file) {
+                    written.insert(taken.file);
+                } else {
+                    self.suspects.insert(taken.file);
+                }
+            }
+        }
+        written.retain(|id| !self.suspects.contains(id));
+        Ok(written)
+    }
+
     /// Brings directory and share into line. Returns how many entries of the directory are not ours.
-    fn line_up(
-        &mut self,
-        redone: &BTreeSet<FileId>,
-        half_done: &BTreeMap<&Name, (u64, i64)>,
-    ) -> Result<usize, Error> {
+    fn line_up(&mut self, redone: &BTreeSet<FileId>, half_done: &BTreeSet<Name>) -> Result<usize, Error> {
         let mut listing = self.backing.list()?;
         if matches!(self.end, End::Killed | End::Lost) && self.finish_names(&listing.files)? {
             listing = self.backing.list()?;
@@ -164,6 +292,9 @@ impl Work<'_> {
             let Some(name) = &file.name else { continue };
             match disk.get(name) {
                 _ if redone.contains(&id) => {}
+                Some(stamp) if !file.partial && self.is_uncertain(id, &file, stamp) => {
+                    self.doubt(id, &file, *stamp)?
+                }
                 Some(stamp) if !file.partial => self.check(id, &file, *stamp)?,
                 None if !file.partial => self.bring_back(id, &file)?,
                 Some(_) if partial.contains(&id) && !file.is_whole() => self.stranger(id, name, &disk)?,
@@ -177,7 +308,7 @@ impl Work<'_> {
             }
         }
         for (name, stamp) in &listing.files {
-            if half_done.get(name) == Some(&(stamp.size, stamp.mtime)) {
+            if half_done.contains(name) {
                 continue;
             }
             if self.share.named(name).is_none() {
@@ -256,17 +387,37 @@ impl Work<'_> {
         Ok(changed)
     }
 
+    /// Whether power loss may have left something else in a file than the model says.
+    fn is_uncertain(&self, id: FileId, file: &File, stamp: &Stamp) -> bool {
+        let replaced = file.disk != stamp.ino && self.explained.contains(&id);
+        self.end == End::Lost && (self.suspects.contains(&id) || replaced)
+    }
+
+    /// What lies there may be older than what the peer acknowledged: the peer is asked first, where it may
+    /// know the file.
+    fn doubt(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
+        if file.is_untold() {
+            let chunks = ChunkSet::of(0..chunk::count(stamp.size));
+            self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
+            return self.commit(Record::Lies { file: id, disk: stamp.ino });
+        }
+        self.commit(Record::Unsettled { file: id, size: stamp.size, disk: stamp.ino })
+    }
+
     /// A file lies where it should: has anybody changed it meanwhile?
     fn check(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
         let same = file.recorded == Some((stamp.mtime, stamp.ctime)) && file.disk == stamp.ino;
         if same && file.size == stamp.size {
             return Ok(());
         }
-        // Killed in mid-work: what we wrote ourselves is in the journal, and the dead mount kept others
+        // Ended in mid-work: what we wrote ourselves is in the journal, and the dead mount kept others
         // away. Only the size may lag behind a record.
         let known = !file.is_thanked() || self.explained.contains(&id);
-        let ours = self.end == End::Killed && file.disk == stamp.ino && known;
+        let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known;
         if ours {
+            if file.size != stamp.size && self.end == End::Lost {
+                return self.doubt(id, file, stamp);
+            }
             if file.size != stamp.size {
                 self.commit(Record::Resized { file: id, size: stamp.size })?;
             }
@@ -278,9 +429,12 @@ impl Work<'_> {
     }
 
     fn check_partial(&mut self, id: FileId, file: &File) -> store::Result<()> {
-        let size = self.backing.stat(At::Partial(id)).map_or(0, |s| s.size);
-        if size != file.size {
+        let Ok(stat) = self.backing.stat(At::Partial(id)) else { return Ok(()) };
+        if stat.size != file.size {
             self.set_partial_size(id, file.size)?;
+        }
+        if self.end == End::Lost && self.suspects.contains(&id) {
+            return self.commit(Record::Unsettled { file: id, size: file.size, disk: stat.ino });
         }
         Ok(())
     }
@@ -302,7 +456,9 @@ impl Work<'_> {
             Err(e) => return Err(e),
         }
         self.set_partial_size(id, file.size)?;
-        self.commit(Record::Absent { file: id })
+        self.commit(Record::Absent { file: id })?;
+        let disk = self.backing.stat(At::Partial(id)).map_or(0, |s| s.ino);
+        self.commit(Record::Unsettled { file: id, size: file.size, disk })
     }
 
     /// A raw file whose name belongs to a file only partly held: somebody made it while we were away.

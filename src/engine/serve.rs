@@ -25,6 +25,11 @@ impl Worker for Servant {
         let (id, urgent) = (request.request, request.urgent);
         let Some(link) = host.link.get() else { return Turn::Worked };
         match host.serve(&request) {
+            Some(pieces)
+                if request.digest.is_some_and(|d| whole(&request, &pieces) && d == digest(&pieces)) =>
+            {
+                link.send(Message::Same { request: id });
+            }
             Some(pieces) => {
                 let sha256 = digest(&pieces);
                 link.deliver(Message::Deliver { request: id, pieces, sha256 }, urgent);
@@ -33,6 +38,12 @@ impl Worker for Servant {
         }
         Turn::Worked
     }
+}
+
+/// Whether `pieces` begin where the request does, and leave nothing out before they end.
+fn whole(request: &Request, pieces: &[Piece]) -> bool {
+    let mut next = request.chunks.start;
+    pieces.iter().all(|p| p.first == std::mem::replace(&mut next, p.chunks().end))
 }
 
 impl Host {

@@ -6,9 +6,10 @@ use super::host::Host;
 use super::live;
 use super::queues::Turn;
 use super::worker::Worker;
-use crate::model::ids::ReplicaId;
+use crate::model::ids::{FileId, ReplicaId};
 use crate::model::message::Message;
 use crate::wire::Session;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub struct Stepped {
@@ -79,11 +80,16 @@ impl Stepped {
     /// What keeps it from being level, for people.
     pub fn state(&self) -> String {
         let share = self.host.share.lock();
-        let (unthanked, lacking) = (share.unthanked().len(), share.lacking().len());
         let outbound = self.host.outbound.lock();
-        let (flights, waiting) = (outbound.in_flight(), outbound.waiting.len());
+        let files =
+            share.unthanked().union(share.lacking()).chain(share.unsettled()).collect::<BTreeSet<_>>();
+        let tell = |id: &&FileId| format!("{id} {:?}", share.file(**id).expect("it is in an index"));
+        let files: Vec<String> = files.iter().map(tell).collect();
         format!(
-            "{unthanked} unacknowledged, {lacking} in part, {flights} cuts under way, {waiting} files waiting"
+            "{} cuts under way, {:?} waiting, {}",
+            outbound.in_flight(),
+            outbound.waiting,
+            files.join(", ")
         )
     }
 

@@ -1,7 +1,8 @@
 //! The directory as programs see it: every request of the kernel's door, answered from this replica.
 
 use super::attrs::{attr, attr_of, disk_time};
-use super::host::{Host, location};
+use super::host::Host;
+use super::location::location;
 use super::names::name;
 use super::node::{Handle, Held};
 use crate::fs::error::Error;
@@ -112,6 +113,7 @@ impl Volume for Host {
         }
         let open = handle.and_then(|h| self.handles.read().get(&h).cloned());
         self.change(ino, |node, data, file| {
+            self.adopt_content(node, data)?;
             if let Some(size) = set.size {
                 let writable = match &open {
                     Some(open) => open.file.clone(),
@@ -210,6 +212,8 @@ impl Volume for Host {
         let open = self.handle(handle)?;
         self.look_behind(&open.node, &mut open.node.data.lock(), &open.file)?;
         self.backing.sync_file(&open.file)?;
+        // A new file's name is as durable as what was written into it.
+        self.backing.sync_names()?;
         self.journal.sync(self.journal.end())?;
         if let Some(process) = open.writer {
             self.cut_soon(open.node.id, Some(process));
@@ -263,7 +267,8 @@ impl Volume for Host {
         if ino == ROOT || !name.starts_with(b"user.") {
             return Err(Error::NotSupported);
         }
-        self.change(ino, |node, _, file| {
+        self.change(ino, |node, data, file| {
+            self.adopt_content(node, data)?;
             self.touch(node)?;
             file.set_xattr(name, value, flags as u32).map_err(xattr_error)
         })
@@ -273,7 +278,8 @@ impl Volume for Host {
         if ino == ROOT || !name.starts_with(b"user.") {
             return Err(Error::NotSupported);
         }
-        self.change(ino, |node, _, file| {
+        self.change(ino, |node, data, file| {
+            self.adopt_content(node, data)?;
             self.touch(node)?;
             file.remove_xattr(name).map_err(xattr_error)
         })

@@ -42,6 +42,8 @@ pub(super) struct Need {
     pub file: FileId,
     pub version: Version,
     pub chunks: ChunkSet,
+    /// What lies in the file may be the same.
+    pub compare: bool,
 }
 
 /// The ears of the filler and of the finisher.
@@ -159,11 +161,12 @@ impl State {
         }
         self.requests.insert(self.next, Request { target, file, expect, bytes });
         let urgent = urgent || matches!(target, Target::Staged(_));
-        Message::Retrieve { request: self.next, file, version, start: chunks.start, end: chunks.end, urgent }
+        let (start, end) = (chunks.start, chunks.end);
+        Message::Retrieve { request: self.next, file, version, start, end, urgent, digest: None }
     }
 
-    /// The next part of what large cuts need.
-    pub fn next_need(&mut self) -> Option<Message> {
+    /// The next part of what large cuts need, and whether what lies in the file may be the same.
+    pub fn next_need(&mut self) -> Option<(Message, bool)> {
         loop {
             let need = self.needs.front_mut()?;
             let Some(range) = need.chunks.iter().next() else {
@@ -172,8 +175,8 @@ impl State {
             };
             let part = groups(range).next()?;
             need.chunks.remove(part.clone());
-            let (cut, file, version) = (need.cut, need.file, need.version.clone());
-            return Some(self.ask(Target::Staged(cut), file, version, part, false));
+            let (cut, file, version, compare) = (need.cut, need.file, need.version.clone(), need.compare);
+            return Some((self.ask(Target::Staged(cut), file, version, part, false), compare));
         }
     }
 

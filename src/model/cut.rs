@@ -52,6 +52,8 @@ pub struct BodyCut {
     pub stamp: i64,
     /// Every range of chunks changed since `base`, with the sender's cut that changed it last.
     pub changed: Vec<Changed>,
+    /// Chunks that the sender does not hold itself, and can't give.
+    pub lacks: ChunkSet,
     /// Content of some of the changed chunks.
     pub pieces: Vec<Piece>,
     /// SHA-256 over the pieces' bytes in order.

@@ -36,6 +36,8 @@ pub struct File {
     /// Nanoseconds since 1970; never goes back between two acknowledgements.
     pub stamp: i64,
     pub size: u64,
+    /// As `body_tag`, of the last change of the size.
+    pub size_tag: Seq,
     pub dirty: Dirty,
     pub missing: ChunkSet,
     /// The content lies in `.syncfs/partial`, not under the file's name.
@@ -45,6 +47,10 @@ pub struct File {
     pub shed: u64,
     /// The peer's cut to thank for once nothing is missing; 0 for none.
     pub owed: Seq,
+
+    /// Power was lost while it was being changed: what lies here may be older than what the peer
+    /// acknowledged, and is compared with the peer before anything is told of it.
+    pub unsettled: bool,
 
     /// Files that share a bond move together.
     pub bond: Option<u64>,
@@ -73,6 +79,11 @@ impl File {
     /// Whether every chunk is held here.
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// Whether there is nothing of the content here, though there should be.
+    pub fn holds_nothing(&self) -> bool {
+        self.missing.len() == chunk::count(self.size) && self.partial
     }
 
     /// The peer has never been told of this file.
@@ -141,7 +152,7 @@ impl File {
             }
         }
         if size != self.size {
-            self.body_tag = tag;
+            (self.body_tag, self.size_tag) = (tag, tag);
         }
         self.set_size(size);
     }
@@ -162,6 +173,31 @@ impl File {
         self.dirty = Dirty::default();
         self.body_tag = 0;
         self.partial = true;
+    }
+
+    /// What lies here counts, every byte of it, whatever the peer has.
+    pub(super) fn adopt(&mut self, size: u64, tag: Seq) {
+        self.shed = self.shed.max(chunk::count(self.size));
+        self.set_size(size);
+        self.missing = ChunkSet::new();
+        self.scraps = ChunkSet::new();
+        self.dirty.mark(0..chunk::count(size), tag);
+        (self.body_tag, self.size_tag) = (tag, tag);
+        self.unsettled = false;
+    }
+
+    /// The peer has `theirs`, of `size` bytes, which includes our cuts up to `seq`; what is not dirty is as
+    /// it is there.
+    pub(super) fn agree(&mut self, theirs: &Version, size: u64, seq: Seq) {
+        self.dirty.thank(seq);
+        if self.size > size {
+            // What the peer never had.
+            let mut beyond = ChunkSet::of(size / CHUNK..chunk::count(self.size));
+            beyond.subtract(&self.missing);
+            beyond.iter().for_each(|range| self.dirty.mark(range, self.body_cut.max(1)));
+        }
+        (self.base, self.base_size) = (theirs.clone(), size);
+        self.unsettled = false;
     }
 
     /// The peer has made durable what our cut `seq` told of the body.

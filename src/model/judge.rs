@@ -21,6 +21,7 @@ use super::name::Name;
 use super::share::Share;
 use super::version::Order;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -55,7 +56,20 @@ pub enum BodyVerdict {
         changed: ChunkSet,
         copy: bool,
     },
+    /// Ours stays, on top of theirs; these chunks, of which we were not certain, become as theirs.
+    Agree(ChunkSet),
     Keep,
+}
+
+impl BodyVerdict {
+    /// The chunks whose content comes from the peer.
+    pub fn takes(&self) -> Option<&ChunkSet> {
+        match self {
+            BodyVerdict::Take(chunks) | BodyVerdict::Agree(chunks) => Some(chunks),
+            BodyVerdict::Yield { changed, .. } => Some(changed),
+            BodyVerdict::Nothing | BodyVerdict::Have | BodyVerdict::Keep => None,
+        }
+    }
 }
 
 /// Judges `cut` of replica `peer` against `share`.
@@ -145,6 +159,24 @@ fn judge_body(
         None if comes => &none,
         None => return BodyVerdict::Nothing,
     };
+    let mut verdict = match ours.unsettled {
+        true => judge_unsettled(share, ours, body),
+        false => judge_settled(share, peer, cut, ours, body),
+    };
+    // What the peer lacks itself it can't give: what we hold of it stays.
+    let mut stays = body.lacks.clone();
+    stays.subtract(&ours.missing);
+    stays.remove(chunk::count(ours.size)..u64::MAX);
+    if let BodyVerdict::Take(chunks)
+    | BodyVerdict::Agree(chunks)
+    | BodyVerdict::Yield { changed: chunks, .. } = &mut verdict
+    {
+        chunks.subtract(&stays);
+    }
+    verdict
+}
+
+fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &BodyCut) -> BodyVerdict {
     // Told anew, perhaps with content that we knew of and still lack.
     let brought: ChunkSet = body.pieces.iter().flat_map(|p| ours.missing.within(&p.chunks())).collect();
     match ours.body.order(&body.version) {
@@ -165,6 +197,32 @@ fn judge_body(
             BodyVerdict::Yield { changed, copy: ours.is_edited() }
         }
         Order::Concurrent => BodyVerdict::Keep,
+    }
+}
+
+/// Ours may be older than it claims to be: the peer's counts, but for what we know to have changed
+/// since. Where neither has all of it, what is here is all there is.
+fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
+    let theirs = chunk::count(body.attrs.size);
+    let nowhere = |range: Range<u64>| range.end > chunk::count(ours.size) || ours.missing.overlaps(&range);
+    match ours.body.order(&body.version) {
+        Order::After if !ours.holds_nothing() => {}
+        _ if body.lacks.iter().any(nowhere) => {
+            return BodyVerdict::Keep;
+        }
+        _ if ours.holds_nothing() => return BodyVerdict::Take(ChunkSet::of(0..theirs)),
+        _ => {}
+    }
+    match ours.body.order(&body.version) {
+        Order::Equal | Order::Before => BodyVerdict::Take(ChunkSet::of(0..theirs)),
+        Order::After => {
+            let told = share.ours_in(&body.version);
+            let end = if ours.size_tag > told { theirs.min(chunk::count(ours.size)) } else { theirs };
+            let mut chunks = ChunkSet::of(0..end);
+            ours.dirty.since(told).for_each(|range| chunks.remove(range));
+            BodyVerdict::Agree(chunks)
+        }
+        Order::Concurrent => BodyVerdict::Yield { changed: ChunkSet::of(0..theirs), copy: ours.is_edited() },
     }
 }
 

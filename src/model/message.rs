@@ -44,6 +44,12 @@ pub enum Message {
         start: u64,
         end: u64,
         urgent: bool,
+        /// SHA-256 of what the asker has there: if it is the same, it need not travel.
+        digest: Option<[u8; 32]>,
+    },
+    /// Answers a `Retrieve`: what the digest told is right.
+    Same {
+        request: u64,
     },
     /// Answers a `Retrieve`. Chunks left out of the pieces have since changed: a later cut
     /// brings them.
@@ -58,6 +64,10 @@ pub enum Message {
     },
     /// "Announce that file anew": what stood in its way here is gone.
     Tell {
+        file: FileId,
+    },
+    /// Answers a `Tell`: there is no such file.
+    Unknown {
         file: FileId,
     },
     /// "Tell me when everything of yours is durable here and all of mine there."

@@ -42,14 +42,20 @@ pub enum Record {
     /// Chunks of a file that arrived.
     Present { file: FileId, chunks: ChunkSet },
     /// A peer's cut that is about to be applied: repeated after a crash unless `Took` follows.
-    /// With `staged`, content beside the pieces lies in `.syncfs/staging`.
-    Redo { cut: Box<Cut>, staged: bool },
+    /// Content beside the pieces lies in `.syncfs/staging`: these chunks of these files.
+    Redo { cut: Box<Cut>, staged: Vec<(FileId, ChunkSet)> },
     /// A file that left no trace to be told: unlinked and acknowledged, or never announced.
     Forgotten { file: FileId },
     /// The file's content is not on this disk any more: all of it is to be fetched.
     Absent { file: FileId },
     /// A file that is wholly held now lies under its own name.
     Published { file: FileId },
+    /// After power loss: nobody knows what of the file is as the model has it. It is `size` bytes now.
+    Unsettled { file: FileId, size: u64, disk: u64 },
+    /// What lies here counts, every byte of it.
+    Adopted { file: FileId, size: u64 },
+    /// These cuts of the peer are durable here, content included.
+    Durable { cuts: Vec<Seq> },
     /// The inode under which a file now lies on the disk.
     Lies { file: FileId, disk: u64 },
 }
@@ -61,6 +67,13 @@ pub struct CutMark {
     pub place: bool,
     pub body: bool,
     pub stamp: i64,
+}
+
+/// What we agree on with the peer: its version, which includes our cut `seq`, and its size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Agreed {
+    pub seq: Seq,
+    pub size: u64,
 }
 
 /// What a peer's cut did to one file.
@@ -90,6 +103,8 @@ pub struct TakenBody {
     pub owed: Seq,
     /// Our own concurrent version lost: what was dirty is so no more.
     pub yielded: bool,
+    /// Our version stays, on top of the peer's: all that changes is that we agree again on the rest.
+    pub agreed: Option<Agreed>,
     /// The content lies in `.syncfs/partial`.
     pub partial: bool,
     pub disk: u64,

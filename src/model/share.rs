@@ -4,7 +4,7 @@
 //! Invariants:
 //! - `names` holds exactly the names of the files that have one;
 //! - `head` is the number of our last cut; a change made now is tagged `head + 1`;
-//! - `fresh`, `unthanked` and `lacking` are exactly the files that are so.
+//! - `fresh`, `unthanked`, `lacking` and `unsettled` are exactly the files that are so.
 
 use super::chunk::{self, ChunkSet};
 use super::file::File;
@@ -12,6 +12,7 @@ use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
 use super::record::{CutMark, Record, Taken, TakenBody};
+use super::version::Version;
 use bincode::{Decode, Encode};
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,6 +28,7 @@ pub struct Share {
     fresh: BTreeSet<FileId>,
     unthanked: BTreeSet<FileId>,
     lacking: BTreeSet<FileId>,
+    unsettled: BTreeSet<FileId>,
     touched: BTreeSet<FileId>,
 }
 
@@ -75,6 +77,7 @@ impl Share {
             fresh: BTreeSet::new(),
             unthanked: BTreeSet::new(),
             lacking: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             touched: BTreeSet::new(),
         };
         for (id, file) in files {
@@ -142,6 +145,17 @@ impl Share {
         &self.lacking
     }
 
+    /// Files to be compared with the peer; see [`File::unsettled`].
+    pub fn unsettled(&self) -> &BTreeSet<FileId> {
+        &self.unsettled
+    }
+
+    /// The number of our last cut that `version` includes, whoever we were then.
+    pub fn ours_in(&self, version: &Version) -> Seq {
+        let us = self.header.past.iter().chain([&self.header.writer]);
+        us.map(|writer| version.get(*writer)).max().unwrap_or(0)
+    }
+
     /// The files that move together with `id`, itself included.
     pub fn bonded(&self, id: FileId) -> Vec<FileId> {
         let bond = self.files.get(&id).and_then(|f| f.bond);
@@ -203,6 +217,12 @@ impl Share {
             Record::Forgotten { file } => self.forget(*file),
             Record::Absent { file } => self.change(*file, File::lose),
             Record::Published { file } => self.change(*file, |f| f.partial = false),
+            Record::Unsettled { file, size, disk } => self.change(*file, |f| {
+                f.set_size(*size);
+                (f.disk, f.unsettled) = (*disk, true);
+            }),
+            Record::Adopted { file, size } => self.change(*file, |f| f.adopt(*size, tag)),
+            Record::Durable { .. } => {}
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
         }
     }
@@ -424,7 +444,7 @@ impl Share {
             }
         }
         self.inos.remove(&self.ino(id));
-        for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking] {
+        for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking, &mut self.unsettled] {
             set.remove(&id);
         }
         self.touched.insert(id);
@@ -457,6 +477,7 @@ impl Share {
             (&mut self.fresh, file.is_fresh()),
             (&mut self.unthanked, !file.is_thanked()),
             (&mut self.lacking, !file.is_whole()),
+            (&mut self.unsettled, file.unsettled && file.name.is_some()),
         ] {
             if is {
                 set.insert(id);
@@ -469,6 +490,15 @@ impl Share {
 }
 
 fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
+    if let Some(agreed) = body.agreed {
+        file.set_size(body.size);
+        body.changed.iter().for_each(|range| file.hold(&range));
+        file.missing.extend(&body.missing);
+        file.partial = body.partial;
+        file.agree(&body.version, agreed.size, agreed.seq);
+        return;
+    }
+    file.unsettled = false;
     file.body = body.version.clone();
     file.stamp = body.stamp;
     file.owed = body.owed;

@@ -12,6 +12,7 @@ use rustix::fs::RenameFlags;
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where content lies.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,12 @@ pub struct Listing {
 pub struct Backing {
     disk: Arc<dyn Disk>,
     latch: Latch,
+    /// Whether names in [`DIRS`] have changed since they were synced.
+    changed: [AtomicBool; DIRS.len()],
 }
+
+/// The directories that content lies in.
+const DIRS: [Dir; 3] = [Dir::Root, Dir::Partial, Dir::Staging];
 
 /// The stamp of what `stat` describes.
 pub fn stamp(stat: &Stat) -> Stamp {
@@ -63,7 +69,8 @@ pub fn is_shareable(stat: &Stat) -> bool {
 
 impl Backing {
     pub fn new(disk: Arc<dyn Disk>) -> Backing {
-        Backing { disk, latch: Latch::default() }
+        // A crash may have left names that were never synced.
+        Backing { disk, latch: Latch::default(), changed: [const { AtomicBool::new(true) }; DIRS.len()] }
     }
 
     /// Everything in the share's directory. Files that come and go meanwhile may or may not be in it.
@@ -126,7 +133,9 @@ impl Backing {
     pub fn create(&self, at: At, mode: u32) -> Result<Content> {
         let create = || -> io::Result<Content> {
             let (dir, name) = resolve(at)?;
-            self.disk.create(dir, &name, mode)
+            let file = self.disk.create(dir, &name, mode)?;
+            self.note_change(dir);
+            Ok(file)
         };
         create().map_err(Error::io(format!("cannot create {at}")))
     }
@@ -141,7 +150,10 @@ impl Backing {
     pub fn rename(&self, from: At, to: At, flags: RenameFlags) -> Result<()> {
         let rename = || -> io::Result<()> {
             let ((from_dir, from), (to_dir, to)) = (resolve(from)?, resolve(to)?);
-            self.disk.rename((from_dir, &from), (to_dir, &to), flags)
+            self.disk.rename((from_dir, &from), (to_dir, &to), flags)?;
+            self.note_change(from_dir);
+            self.note_change(to_dir);
+            Ok(())
         };
         rename().map_err(Error::io(format!("cannot rename {from} to {to}")))
     }
@@ -150,16 +162,27 @@ impl Backing {
     pub fn unlink(&self, at: At) -> Result<()> {
         let unlink = || -> io::Result<()> {
             let (dir, name) = resolve(at)?;
-            self.disk.unlink(dir, &name)
+            self.disk.unlink(dir, &name)?;
+            self.note_change(dir);
+            Ok(())
         };
         unlink().map_err(Error::io(format!("cannot remove {at}")))
     }
 
     /// Makes every name durable: what was created, renamed and removed before the call.
     pub fn sync_names(&self) -> Result<()> {
-        [Dir::Root, Dir::Partial, Dir::Staging].into_iter().try_for_each(|dir| {
-            self.latch.run("cannot sync a directory of the share", || self.disk.sync_dir(dir))
-        })
+        for (dir, changed) in DIRS.iter().zip(&self.changed) {
+            if changed.swap(false, Ordering::AcqRel) {
+                self.latch.run("cannot sync a directory of the share", || self.disk.sync_dir(*dir))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_change(&self, dir: Dir) {
+        if let Some(at) = DIRS.iter().position(|d| *d == dir) {
+            self.changed[at].store(true, Ordering::Release);
+        }
     }
 
     /// Makes the content and attributes of one file durable.

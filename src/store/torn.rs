@@ -256,11 +256,8 @@ impl State {
         self.inodes.retain(|key, inode| {
             named.contains(key) || pending.contains(key) || Arc::strong_count(&inode.open) > 1
         });
-        // As real file systems do: the number of a file that is gone is used again at once.
-        let gone = |(key, inode): &(&Key, &Inode)| {
-            self.names.values().any(|k| k == *key) || Arc::strong_count(&inode.open) > 1
-        };
-        let used: BTreeSet<u64> = self.inodes.iter().filter(gone).map(|(_, inode)| inode.number).collect();
+        // As real file systems do: a number is used again as soon as it is durably free.
+        let used: BTreeSet<u64> = self.inodes.values().map(|inode| inode.number).collect();
         let number = (2..).find(|n| !used.contains(n)).expect("numbers do not end");
         let time = Time::from_nanoseconds(self.now);
         let attrs = Attrs { mode, atime: time, mtime: time, ctime: time, ..Attrs::default() };

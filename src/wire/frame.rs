@@ -101,15 +101,23 @@ mod tests {
         let writer = WriterId(0x1122_3344_5566_7788);
         let file = FileId { writer, counter: 5 };
         let version = crate::model::version::Version::default().with(writer, 9);
-        let message = Message::Retrieve { request: 3, file, version, start: 500, end: 1000, urgent: true };
+        let message = Message::Retrieve {
+            request: 3,
+            file,
+            version,
+            start: 500,
+            end: 1000,
+            urgent: true,
+            digest: None,
+        };
         let mut frame = Vec::new();
         put(&mut frame, &crate::model::codec::encode(&message));
         let hex: Vec<String> = frame.iter().map(|b| format!("{b:02x}")).collect();
-        let expected = "45 00 00 00 \
+        let expected = "46 00 00 00 \
              04 00 00 00 03 00 00 00 00 00 00 00 \
              88 77 66 55 44 33 22 11 05 00 00 00 00 00 00 00 \
              01 00 00 00 00 00 00 00 88 77 66 55 44 33 22 11 09 00 00 00 00 00 00 00 \
-             f4 01 00 00 00 00 00 00 e8 03 00 00 00 00 00 00 01";
+             f4 01 00 00 00 00 00 00 e8 03 00 00 00 00 00 00 01 00";
         assert_eq!(hex.join(" "), expected);
     }
 

@@ -392,6 +392,7 @@ async fn what_a_peer_may_not_send_ends_the_session_with_a_reason() {
         start: 5,
         end: 5,
         urgent: false,
+        digest: None,
     };
     let cases = [
         ((FRAME_BYTES as u32 + 1).to_le_bytes().to_vec(), "more than is allowed"),

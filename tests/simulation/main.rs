@@ -30,6 +30,11 @@ fn history(seed: u64, faults: Faults) -> (Result<(), String>, u64, u64) {
 }
 
 fn histories(name: &str, faults: Faults, seeds: u64) {
+    if std::env::var("SYNCFS_LOG").is_ok() {
+        let filter = tracing_subscriber::EnvFilter::from_env("SYNCFS_LOG");
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
+        let _ = log.with_test_writer().try_init();
+    }
     let seeds = match number("SYNCFS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SYNCFS_SEEDS").unwrap_or(seeds),
@@ -78,4 +83,14 @@ fn daemons_that_are_killed() {
 #[test]
 fn machines_that_lose_power() {
     histories("machines_that_lose_power", Faults::POWER, 40);
+}
+
+#[test]
+fn disks_that_are_full() {
+    histories("disks_that_are_full", Faults::FULL, 40);
+}
+
+#[test]
+fn everything_at_once() {
+    histories("everything_at_once", Faults::ALL, 40);
 }

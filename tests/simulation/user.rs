@@ -20,6 +20,8 @@ const NOREPLACE: u32 = 1;
 pub struct Tracked {
     /// Contents since the last certain one, which is the first.
     pub contents: Vec<Vec<u8>>,
+    /// Contents before that were not synced: on the disk they may be all that lies below a later write.
+    older: Vec<Vec<u8>>,
     /// Names since the last certain one, which is the first; `None`: not there.
     pub names: Vec<Option<String>>,
 }
@@ -27,6 +29,25 @@ pub struct Tracked {
 impl Tracked {
     pub fn now(&self) -> &Vec<u8> {
         self.contents.last().expect("a file has a content")
+    }
+
+    /// What it may be after a crash: contents and names. Torn by power loss, any since it was certain; killed,
+    /// the last, or one of the last few where a call was under way.
+    fn recent(&self, torn: bool, busy: bool) -> (&[Vec<u8>], &[Option<String>]) {
+        let recent = match (torn, busy) {
+            (true, _) => usize::MAX,
+            (false, true) => 3,
+            (false, false) => 1,
+        };
+        let contents = &self.contents[self.contents.len().saturating_sub(recent)..];
+        (contents, &self.names[self.names.len().saturating_sub(recent)..])
+    }
+
+    /// What is there now survives everything.
+    fn synced(&mut self) {
+        self.contents.drain(..self.contents.len() - 1);
+        self.names.drain(..self.names.len() - 1);
+        self.older.clear();
     }
 
     pub fn name(&self) -> Option<&String> {
@@ -89,7 +110,8 @@ impl Users {
     pub fn settle(&mut self) {
         self.files.retain(|f| f.name().is_some());
         for file in &mut self.files {
-            file.contents.drain(..file.contents.len() - 1);
+            let last = file.contents.len() - 1;
+            file.older.extend(file.contents.drain(..last));
             file.names.drain(..file.names.len() - 1);
         }
         self.open.clear();
@@ -115,48 +137,56 @@ impl Users {
         actual: &BTreeMap<String, Vec<u8>>,
         torn: bool,
     ) -> std::result::Result<(), String> {
-        let mut claimed: HashSet<&String> = HashSet::new();
+        let mut claimed: HashSet<String> = HashSet::new();
         // Those that are certain first: others must not claim their names.
         let mut order: Vec<usize> = (0..self.files.len()).collect();
         order.sort_by_key(|n| (self.files[*n].names.contains(&None), self.files[*n].names.len()));
         let busy = std::mem::take(&mut self.busy);
-        for n in order {
-            let mut found = None;
-            let tracked = &self.files[n];
-            let recent = match (torn, busy.contains(&n)) {
-                (true, _) => usize::MAX,
-                (false, true) => 3,
-                (false, false) => 1,
-            };
-            let contents = &tracked.contents[tracked.contents.len().saturating_sub(recent)..];
-            let names = &tracked.names[tracked.names.len().saturating_sub(recent)..];
-            // Under the last of the names it may have that holds what it may be.
-            let names: Vec<Option<String>> = names.iter().rev().cloned().collect();
-            for name in &names {
-                let Some((name, bytes)) = name.as_ref().and_then(|name| actual.get_key_value(name)) else {
-                    continue;
+        let mut found: BTreeMap<usize, String> = BTreeMap::new();
+        // What is exactly as it was finds its place before what was torn.
+        for exactly in [true, false] {
+            for &n in &order {
+                let (contents, names) = self.files[n].recent(torn, busy.contains(&n));
+                let older = if torn { &self.files[n].older[..] } else { &[] };
+                let is = |bytes: &Vec<u8>| match exactly {
+                    true => contents.contains(bytes),
+                    false => may_be(contents, older, bytes, torn),
                 };
-                if !claimed.contains(name) && may_be(contents, bytes, torn) {
-                    claimed.insert(name);
-                    found = Some((name.clone(), bytes.clone()));
-                    break;
+                // Under the last of the names it may have that holds what it may be.
+                let lies = names
+                    .iter()
+                    .rev()
+                    .flatten()
+                    .find(|name| !claimed.contains(*name) && actual.get(*name).is_some_and(is));
+                if let (Some(name), false) = (lies, found.contains_key(&n)) {
+                    claimed.insert(name.clone());
+                    found.insert(n, name.clone());
                 }
             }
-            match found {
-                Some((name, bytes)) => {
-                    self.becomes(n, bytes);
-                    self.moves(n, Some(&name));
+        }
+        for n in order {
+            let (contents, names) = self.files[n].recent(torn, busy.contains(&n));
+            match found.get(&n) {
+                Some(name) => {
+                    self.becomes(n, actual[name].clone());
+                    self.moves(n, Some(name));
                 }
                 None if names.contains(&None) => self.moves(n, None),
                 None => {
                     let sizes: Vec<usize> = contents.iter().map(Vec::len).collect();
-                    return Err(format!("a file that was {names:?} of {sizes:?} bytes is lost"));
+                    let left: Vec<String> = actual.iter().map(|(n, b)| format!("{n}:{}", b.len())).collect();
+                    return Err(format!("a file that was {names:?} of {sizes:?} bytes is lost, of {left:?}"));
                 }
             }
         }
         for (name, bytes) in actual {
             if name.starts_with(self.prefix) && !claimed.contains(name) {
-                return Err(format!("{name} ({} bytes) is nobody's file", bytes.len()));
+                let mut may: Vec<String> = Vec::new();
+                for file in self.files.iter().filter(|f| f.names.contains(&Some(name.clone()))) {
+                    let sizes: Vec<usize> = file.contents.iter().map(Vec::len).collect();
+                    may.push(format!("{:?} of {sizes:?}", file.names));
+                }
+                return Err(format!("{name} ({} bytes) is nobody's file; there may be {may:?}", bytes.len()));
             }
         }
         self.open.clear();
@@ -186,24 +216,18 @@ impl Users {
                     self.open.push(Open { handle: opened.handle, file, writes });
                 }
             }
-            (3, _) => {
-                if !self.open.is_empty() {
-                    let open = self.open.swap_remove(dice.roll(self.open.len()));
-                    trace(format!("close {:?}", self.files[open.file].name()));
-                    let _ = Volume::flush(host, open.handle, 0);
-                    host.release(open.handle, None);
-                }
+            (3, _) if !self.open.is_empty() => {
+                let open = self.open.swap_remove(dice.roll(self.open.len()));
+                trace(format!("close {:?}", self.files[open.file].name()));
+                let _ = Volume::flush(host, open.handle, 0);
+                host.release(open.handle, None);
             }
-            (4, _) => {
-                if !self.open.is_empty() {
-                    let n = dice.roll(self.open.len());
-                    let (handle, file) = (self.open[n].handle, self.open[n].file);
-                    trace(format!("fsync {:?}", self.files[file].name()));
-                    if host.fsync(handle, dice.roll(2) == 0).is_ok() {
-                        let tracked = &mut self.files[file];
-                        tracked.contents.drain(..tracked.contents.len() - 1);
-                        tracked.names.drain(..tracked.names.len() - 1);
-                    }
+            (4, _) if !self.open.is_empty() => {
+                let n = dice.roll(self.open.len());
+                let (handle, file) = (self.open[n].handle, self.open[n].file);
+                trace(format!("fsync {:?}", self.files[file].name()));
+                if host.fsync(handle, dice.roll(2) == 0).is_ok() {
+                    self.files[file].synced();
                 }
             }
             (5..=6, _) => {
@@ -265,7 +289,11 @@ impl Users {
     fn create(&mut self, host: &Host, dice: &mut Dice, name: &str) {
         let file = self.files.len();
         self.busy.insert(file);
-        self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(name.to_owned())] });
+        self.files.push(Tracked {
+            contents: vec![Vec::new()],
+            names: vec![None, Some(name.to_owned())],
+            ..Tracked::default()
+        });
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
         match host.create(caller(dice), name.as_bytes(), 0o644, flags) {
             Ok((_, opened)) => {
@@ -364,7 +392,11 @@ impl Users {
         }
         let file = self.files.len();
         self.busy.insert(file);
-        self.files.push(Tracked { contents: vec![Vec::new()], names: vec![None, Some(temporary.clone())] });
+        self.files.push(Tracked {
+            contents: vec![Vec::new()],
+            names: vec![None, Some(temporary.clone())],
+            ..Tracked::default()
+        });
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
         let Ok((_, opened)) = host.create(caller(dice), temporary.as_bytes(), 0o644, flags) else {
             self.moves(file, None);
@@ -373,9 +405,7 @@ impl Users {
         self.write(host, dice, opened.handle, file);
         let synced = host.fsync(opened.handle, false).is_ok();
         if synced {
-            let tracked = &mut self.files[file];
-            tracked.contents.drain(..tracked.contents.len() - 1);
-            tracked.names.drain(..tracked.names.len() - 1);
+            self.files[file].synced();
         }
         let _ = Volume::flush(host, opened.handle, 0);
         host.release(opened.handle, None);
@@ -410,21 +440,33 @@ impl Users {
         if let Some(bytes) = read(host, &name) {
             let last = self.files[file].contents.len().saturating_sub(2);
             let may = &self.files[file].contents[last..];
-            assert!(may_be(may, &bytes, false), "{name}: a failed call left what nobody wrote: {done:?}");
+            assert!(
+                may_be(may, &[], &bytes, false),
+                "{name}: a failed call left what nobody wrote: {done:?}"
+            );
             self.becomes(file, bytes);
         }
     }
 }
 
 /// Whether `bytes` may be what a crash made of a file that went through `states`: each byte is of one of
-/// them, or zero where `torn`; the size lies between theirs.
-fn may_be(states: &[Vec<u8>], bytes: &[u8], torn: bool) -> bool {
-    let sizes = || states.iter().map(Vec::len);
+/// them, or zero where `torn`; the size lies between theirs. Where a chunk was changed meanwhile, or the size,
+/// it may also be of one of the `older` states, which were never synced.
+fn may_be(states: &[Vec<u8>], older: &[Vec<u8>], bytes: &[u8], torn: bool) -> bool {
+    let resized = states.iter().any(|s| s.len() != states[0].len());
+    let sizes = || states.iter().chain(older.iter().filter(|_| resized)).map(Vec::len);
     let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+    let at = |state: &Vec<u8>, n: usize| state.get(n).copied().unwrap_or(0);
+    let chunk = |state: &'_ Vec<u8>, n: usize| state.get(n..(n + 1000).min(state.len())).map(<[u8]>::to_vec);
     (least..=most).contains(&bytes.len())
-        && bytes.iter().enumerate().all(|(at, byte)| {
-            let torn = *byte == 0 && (torn && states.len() > 1);
-            torn || states.iter().any(|s| s.get(at).copied().unwrap_or(0) == *byte)
+        && (0..bytes.len()).step_by(1000).all(|begin| {
+            let end = (begin + 1000).min(bytes.len());
+            let changed = states.iter().any(|s| chunk(s, begin) != chunk(&states[0], begin));
+            (begin..end).all(|n| {
+                (bytes[n] == 0 && torn && states.len() > 1)
+                    || states.iter().any(|s| at(s, n) == bytes[n])
+                    || (changed && older.iter().any(|s| at(s, n) == bytes[n]))
+            })
         })
 }
 

@@ -28,7 +28,9 @@ impl Faults {
     pub const NONE: Faults = Faults { cuts: false, kills: false, power: false, full: false };
     pub const LINK: Faults = Faults { cuts: true, ..Faults::NONE };
     pub const KILLS: Faults = Faults { kills: true, ..Faults::LINK };
-    pub const POWER: Faults = Faults { power: true, full: true, ..Faults::KILLS };
+    pub const FULL: Faults = Faults { full: true, ..Faults::KILLS };
+    pub const POWER: Faults = Faults { power: true, ..Faults::KILLS };
+    pub const ALL: Faults = Faults { full: true, ..Faults::POWER };
 }
 
 pub struct World {

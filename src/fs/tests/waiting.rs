@@ -78,6 +78,8 @@ fn whole_file_locks_of_both_kinds_do_not_meet() {
     let mine = mount::mounts().unwrap().into_iter().find(|mount| mount.target == rig.target()).unwrap();
     assert_eq!(fs::metadata(rig.at("a")).unwrap().dev(), mine.device);
     assert!(flocked(mine.device).unwrap().contains(&ino));
+    // Not left to the close: a process that another test forks meanwhile may have the file open, too.
+    assert_eq!(flock(fd, libc::LOCK_UN), 0);
     close(fd);
     assert!(!flocked(mine.device).unwrap().contains(&ino));
     rig.done();
