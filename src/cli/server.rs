@@ -15,8 +15,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,7 +100,11 @@ async fn accept(
 }
 
 /// Answers one client until it goes, says something too long, or the server closes.
-async fn converse(stream: UnixStream, responder: Arc<impl Respond>, stop: CancellationToken) {
+pub async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    responder: Arc<impl Respond>,
+    stop: CancellationToken,
+) {
     let mut stream = BufReader::new(stream);
     while let Some(Some(line)) = stop.run_until_cancelled(read_line(&mut stream)).await {
         let (answer, last) = match line {
@@ -125,7 +131,7 @@ fn refusal(message: impl std::fmt::Display) -> Answer {
 struct TooLong;
 
 /// The next line; `None` when the client is gone.
-async fn read_line(stream: &mut BufReader<UnixStream>) -> Option<Result<Vec<u8>, TooLong>> {
+async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Result<Vec<u8>, TooLong>> {
     let mut line = Vec::new();
     stream.take(LINE_BYTES).read_until(b'\n', &mut line).await.ok()?;
     match line.last() {

@@ -48,7 +48,7 @@ mod host;
 mod inbound;
 mod life;
 mod live;
-mod metadata;
+pub mod metadata;
 mod names;
 mod node;
 mod outbound;

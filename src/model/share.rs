@@ -201,6 +201,41 @@ impl Share {
         }
     }
 
+    /// What of the invariants does not hold, if anything: every index says what the files say, and every
+    /// file is sound in itself. Looks at everything.
+    pub fn check(&self) -> Result<(), String> {
+        for (id, file) in self.files() {
+            file.check().map_err(|what| format!("{id}: {what}: {file:?}"))?;
+            let indexes = [
+                (file.name.iter().all(|n| self.named(n) == Some(id)), "its name leads elsewhere"),
+                (self.by_ino(self.ino(id)) == Some(id), "its inode number leads elsewhere"),
+                (self.fresh.contains(&id) == file.is_fresh(), "it is fresh, or is held to be"),
+                (self.unthanked.contains(&id) != file.is_thanked(), "it is unthanked, or is held to be"),
+                (self.lacking.contains(&id) != file.is_whole(), "it lacks content, or is held to"),
+                (file.left.iter().all(|n| self.left.contains_key(n)), "a name it left is forgotten"),
+                (self.bonded(id).contains(&id), "it is not of its own bond"),
+            ];
+            if let Some((_, what)) = indexes.into_iter().find(|(holds, _)| !holds) {
+                return Err(format!("{id}: {what}: {file:?}"));
+            }
+        }
+        let holds = |id: &FileId, is: &dyn Fn(&File) -> bool| self.files.get(id).is_some_and(is);
+        let members = self.bonds.iter().flat_map(|(bond, ids)| ids.iter().map(move |id| (bond, id)));
+        let counts = [
+            (self.names.iter().all(|(n, id)| holds(id, &|f| f.name.as_ref() == Some(n))), "a name"),
+            (self.left.iter().all(|(n, id)| holds(id, &|f| f.left.contains(n))), "a name that was left"),
+            (members.into_iter().all(|(bond, id)| holds(id, &|f| f.bond == Some(*bond))), "a bond"),
+            (self.inos.len() == self.files.len(), "an inode number"),
+            (self.fresh.iter().all(|id| self.files.contains_key(id)), "a fresh file"),
+            (self.unthanked.iter().all(|id| self.files.contains_key(id)), "an unthanked file"),
+            (self.lacking.iter().all(|id| self.files.contains_key(id)), "a file that lacks content"),
+        ];
+        match counts.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(format!("{what} without its file")),
+            None => Ok(()),
+        }
+    }
+
     fn pair(&mut self, peer: ReplicaId) {
         self.header.peer = Some(peer);
         self.header.followed = None;
