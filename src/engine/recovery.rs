@@ -55,7 +55,7 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
 
     let stored = meta.load()?;
     let header: Option<Stored> = match &stored.header {
-        Some(bytes) => Some(codec::decode(bytes).map_err(|_| Error::Unreadable("the metadata store"))?),
+        Some(bytes) => Some(codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?),
         None => None,
     };
     let end = match &header {
@@ -71,7 +71,8 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Error> {
         Some(stored_header) => {
             let mut files = Vec::with_capacity(stored.files.len());
             for (id, bytes) in &stored.files {
-                let file: File = codec::decode(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
+                let file: File =
+                    codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
                 files.push((*id, file));
             }
             Share::restore(stored_header.header, files)
@@ -110,7 +111,7 @@ fn replay(
 ) -> Result<Vec<(Cut, bool)>, Error> {
     let mut redo: BTreeMap<Seq, (Cut, bool)> = BTreeMap::new();
     for (_, bytes) in records.iter().filter(|r| r.0 > after) {
-        let record: Record = codec::decode(bytes).map_err(|_| Error::Unreadable("the journal"))?;
+        let record: Record = codec::decode_own(bytes).map_err(|_| Error::Unreadable("the journal"))?;
         match record {
             Record::Redo { cut, staged } => drop(redo.insert(cut.seq, (*cut, staged))),
             Record::Took { ref from, .. } => {
