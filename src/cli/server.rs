@@ -26,6 +26,9 @@ use tokio_util::task::TaskTracker;
 /// How long answers that are on their way may take when the server closes.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Characters of an error that a client is told: it may quote the request, and the answer is one line, too.
+const WHY_CHARS: usize = 300;
+
 /// Who answers.
 pub trait Respond: Send + Sync + 'static {
     fn respond(&self, request: Request) -> impl Future<Output = Result<Value, Failure>> + Send;
@@ -120,7 +123,10 @@ pub async fn converse(
 async fn answer(line: &[u8], responder: &impl Respond) -> Answer {
     match serde_json::from_slice(line) {
         Ok(request) => responder.respond(request).await.into(),
-        Err(error) => refusal(format_args!("the request can't be understood: {error}")),
+        Err(error) => {
+            let why: String = error.to_string().chars().take(WHY_CHARS).collect();
+            refusal(format_args!("the request can't be understood: {why}"))
+        }
     }
 }
 
@@ -216,6 +222,18 @@ mod tests {
         assert!(lines.next().unwrap().contains("reboot"));
         assert!(lines.next().unwrap().starts_with("{\"error\""));
         assert_eq!(lines.next().unwrap(), "{\"ok\":{\"files\":3}}");
+    }
+
+    #[test]
+    fn a_long_request_that_is_not_understood_gets_an_answer_that_fits() {
+        let set = Set::new();
+        let _server = set.open().unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(set.path()).unwrap();
+        let name = "x".repeat(LINE_BYTES as usize - 11);
+        stream.write_all(format!("{{\"cmd\":\"{name}\"}}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.contains("understood") && answer.len() as u64 <= LINE_BYTES, "{}", answer.len());
     }
 
     #[test]
