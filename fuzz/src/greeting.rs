@@ -2,6 +2,7 @@
 
 use super::{block_on, same_again};
 use std::net::SocketAddr;
+use syncfs::model::codec::decode;
 use syncfs::model::limits::{FEATURE_BYTES, FEATURES};
 use syncfs::wire::Error;
 use syncfs::wire::frame::FrameReader;
@@ -25,8 +26,8 @@ pub fn run(input: &[u8]) {
             Err(_) => break,
         }
     }
-    same_again::<Word>(input);
+    same_again::<Word>(decode, input);
     if let Some(body) = input.get(4..) {
-        same_again::<Word>(body);
+        same_again::<Word>(decode, body);
     }
 }
