@@ -206,6 +206,7 @@ impl Share {
     /// What of the invariants does not hold, if anything: every index says what the files say, and every
     /// file is sound in itself. Looks at everything.
     pub fn check(&self) -> Result<(), String> {
+        let holds_member = |bond: &u64, id: &FileId| self.bonds.get(bond).is_some_and(|ids| ids.contains(id));
         for (id, file) in self.files() {
             file.check().map_err(|what| format!("{id}: {what}: {file:?}"))?;
             let indexes = [
@@ -218,7 +219,7 @@ impl Share {
                     file.left.iter().all(|n| self.left.get(n).is_some_and(|l| l.contains(&id))),
                     "a name it left is forgotten",
                 ),
-                (self.bonded(id).contains(&id), "it is not of its own bond"),
+                (file.bond.iter().all(|b| holds_member(b, &id)), "it is not of its own bond"),
             ];
             if let Some((_, what)) = indexes.into_iter().find(|(holds, _)| !holds) {
                 return Err(format!("{id}: {what}: {file:?}"));
