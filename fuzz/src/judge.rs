@@ -1,6 +1,5 @@
 //! A share, local changes, and a peer that says whatever passes the checks: the verdicts over it, applied,
-//! leave a share that is sound, that a checkpoint can write and read again, and that has nothing left to
-//! take of the same cut.
+//! leave a share that is sound, that a checkpoint can write and read again, and that has what it took.
 //!
 //! What the engine does with a verdict, beside moving bytes, is written down here once more
 //! ([`World::receive`]): records are all that a share ever sees of it.
@@ -143,26 +142,23 @@ impl World {
         let delivered = script.coin();
         let message = Message::Announce(cut(script));
         let Ok(Message::Announce(cut)) = parse(&codec::encode(&message)) else { return };
-        if self.receive(&cut, delivered) {
-            // What was revived is news: with it a name may be judged anew.
-            return;
-        }
+        let taken = self.receive(&cut, delivered);
         let again = self.judge(&cut);
-        for verdict in &again {
-            let Verdict { file, place, body } = verdict;
-            // Content that is missing here may come twice.
-            let lacks = |chunks: &ChunkSet| {
-                let missing = self.share.file(*file).map(|f| f.missing.clone()).unwrap_or_default();
-                chunks.iter().all(|range| missing.gaps(&range).is_empty())
+        for (first, second) in taken.iter().zip(&again) {
+            let took_place = matches!(first.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
+            let has_place = second.place == PlaceVerdict::Have;
+            assert!(has_place || !took_place, "{first:?} was applied, and now {second:?}: {cut:?}");
+
+            let took_body = matches!(first.body, BodyVerdict::Take(_) | BodyVerdict::Yield { .. });
+            let has_body = match &second.body {
+                // Content that is missing here may come twice.
+                BodyVerdict::Take(chunks) => {
+                    let missing = self.share.file(second.file).map(|f| &f.missing);
+                    chunks.iter().all(|range| missing.is_some_and(|m| m.gaps(&range).is_empty()))
+                }
+                verdict => *verdict == BodyVerdict::Have,
             };
-            let over =
-                !matches!(place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) | PlaceVerdict::Revive)
-                    && match body {
-                        BodyVerdict::Take(chunks) => lacks(chunks),
-                        BodyVerdict::Yield { .. } => false,
-                        _ => true,
-                    };
-            assert!(over, "{verdict:?} after it was applied: {cut:?}");
+            assert!(has_body || !took_body, "{first:?} was applied, and now {second:?}: {cut:?}");
         }
     }
 
@@ -176,8 +172,8 @@ impl World {
         verdicts
     }
 
-    /// Applies a cut, its content `delivered` or still to come. Whether anything was revived.
-    fn receive(&mut self, cut: &Cut, delivered: bool) -> bool {
+    /// Applies a cut, its content `delivered` or still to come; gives back the verdicts over it.
+    fn receive(&mut self, cut: &Cut, delivered: bool) -> Vec<Verdict> {
         let verdicts = self.judge(cut);
         for verdict in &verdicts {
             if let PlaceVerdict::TakeFrom(ours) = verdict.place
@@ -212,13 +208,13 @@ impl World {
         }
         let took = Record::Took { from: LogPosition { writer: cut.writer, seq: cut.seq }, files };
         self.apply(same(&took));
-        for id in &revived {
-            let Some(f) = self.share.file(*id) else { continue };
+        for id in revived {
+            let Some(f) = self.share.file(id) else { continue };
             let (name, size) = (f.name.clone(), f.size);
-            self.apply(Record::Moved { moves: vec![(*id, name)] });
-            self.apply(Record::Wrote { file: *id, chunks: ChunkSet::of(0..chunk::count(size)), size });
+            self.apply(Record::Moved { moves: vec![(id, name)] });
+            self.apply(Record::Wrote { file: id, chunks: ChunkSet::of(0..chunk::count(size)), size });
         }
-        !revived.is_empty()
+        verdicts
     }
 
     fn conflict_name(&self, name: &Name, file: FileId, cut: &Cut) -> Name {
