@@ -2,6 +2,7 @@
 
 mod common;
 use common::{Pair, noise};
+use std::collections::BTreeSet;
 use syncfs::fs::volume::Volume;
 
 #[test]
@@ -218,4 +219,38 @@ fn what_changed_while_unmounted_is_shared_like_any_edit() {
     assert_eq!(names, ["added", "kept", "removed"]);
     assert_eq!(files[1].1, bytes);
     assert_eq!(files[2].1, b"comes back");
+}
+
+#[test]
+fn a_conflict_copy_never_gets_a_name_that_comes_with_the_same_cut() {
+    use syncfs::model::ids::ReplicaId;
+    use syncfs::model::judge::conflict_name;
+    use syncfs::model::name::Name;
+
+    let mut pair = Pair::new();
+    let theirs = std::fs::File::create(pair.a.dir.join("a")).unwrap();
+    std::io::Write::write_all(&mut &theirs, b"older").unwrap();
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    theirs.set_modified(then).unwrap();
+    pair.a.start(&pair.runtime);
+    let replica = u128::from_str_radix(&pair.a.host().status().replica, 16).unwrap();
+    let copy =
+        conflict_name(&Name::new(b"a").unwrap(), 1_000_000_000_000_000_000, ReplicaId(replica), |_| false);
+    let copy = copy.to_string();
+    pair.a.stop();
+
+    // Two files that change names with one another go into one cut.
+    pair.b.start(&pair.runtime);
+    pair.b.save("a", b"of that name");
+    pair.b.save(&copy, b"newer");
+    pair.b.host().rename(b"a", copy.as_bytes(), libc::RENAME_EXCHANGE).unwrap();
+    pair.a.start(&pair.runtime);
+    pair.flush();
+
+    let files = pair.assert_equal();
+    let contents: BTreeSet<&[u8]> = files.iter().map(|f| f.1.as_slice()).collect();
+    assert_eq!(contents, BTreeSet::from([&b"newer"[..], b"of that name", b"older"]), "{files:?}");
+    assert!(
+        files.contains(&("a".into(), b"newer".to_vec())) && files.contains(&(copy, b"of that name".to_vec()))
+    );
 }

@@ -8,21 +8,21 @@
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
 //! happened, to which file, and what to do; no command waits without a bound unless it was asked to.
 
-mod args;
+pub mod args;
 mod background;
 mod client;
 mod daemon;
 mod demo;
-mod exit;
+pub mod exit;
 mod flush;
 mod keygen;
 mod log;
 mod mount;
-mod options;
+pub mod options;
 mod place;
 mod process;
-mod protocol;
-mod server;
+pub mod protocol;
+pub mod server;
 mod signals;
 mod status;
 mod units;

@@ -15,14 +15,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long answers that are on their way may take when the server closes.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Characters of an error that a client is told: it may quote the request, and the answer is one line, too.
+const WHY_CHARS: usize = 300;
 
 /// Who answers.
 pub trait Respond: Send + Sync + 'static {
@@ -98,7 +103,11 @@ async fn accept(
 }
 
 /// Answers one client until it goes, says something too long, or the server closes.
-async fn converse(stream: UnixStream, responder: Arc<impl Respond>, stop: CancellationToken) {
+pub async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    responder: Arc<impl Respond>,
+    stop: CancellationToken,
+) {
     let mut stream = BufReader::new(stream);
     while let Some(Some(line)) = stop.run_until_cancelled(read_line(&mut stream)).await {
         let (answer, last) = match line {
@@ -114,7 +123,10 @@ async fn converse(stream: UnixStream, responder: Arc<impl Respond>, stop: Cancel
 async fn answer(line: &[u8], responder: &impl Respond) -> Answer {
     match serde_json::from_slice(line) {
         Ok(request) => responder.respond(request).await.into(),
-        Err(error) => refusal(format_args!("the request can't be understood: {error}")),
+        Err(error) => {
+            let why: String = error.to_string().chars().take(WHY_CHARS).collect();
+            refusal(format_args!("the request can't be understood: {why}"))
+        }
     }
 }
 
@@ -125,7 +137,7 @@ fn refusal(message: impl std::fmt::Display) -> Answer {
 struct TooLong;
 
 /// The next line; `None` when the client is gone.
-async fn read_line(stream: &mut BufReader<UnixStream>) -> Option<Result<Vec<u8>, TooLong>> {
+async fn read_line(stream: &mut (impl AsyncBufRead + Unpin)) -> Option<Result<Vec<u8>, TooLong>> {
     let mut line = Vec::new();
     stream.take(LINE_BYTES).read_until(b'\n', &mut line).await.ok()?;
     match line.last() {
@@ -210,6 +222,18 @@ mod tests {
         assert!(lines.next().unwrap().contains("reboot"));
         assert!(lines.next().unwrap().starts_with("{\"error\""));
         assert_eq!(lines.next().unwrap(), "{\"ok\":{\"files\":3}}");
+    }
+
+    #[test]
+    fn a_long_request_that_is_not_understood_gets_an_answer_that_fits() {
+        let set = Set::new();
+        let _server = set.open().unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(set.path()).unwrap();
+        let name = "x".repeat(LINE_BYTES as usize - 11);
+        stream.write_all(format!("{{\"cmd\":\"{name}\"}}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.contains("understood") && answer.len() as u64 <= LINE_BYTES, "{}", answer.len());
     }
 
     #[test]

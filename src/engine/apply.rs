@@ -11,7 +11,7 @@ use super::pending::{Outcome, Pending, Readiness, Redo, Staged};
 use super::pieces;
 use super::queues::Trigger;
 use crate::model::chunk::{self, ChunkSet};
-use crate::model::cut::{BodyCut, FileCut};
+use crate::model::cut::{BodyCut, Cut, FileCut};
 use crate::model::ids::{FileId, LogPosition};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, judge};
 use crate::model::limits::CHUNK;
@@ -96,7 +96,7 @@ impl Host {
             }
             for verdict in &verdicts {
                 if let PlaceVerdict::TakeFrom(ours) = verdict.place {
-                    names.extend(self.step_aside(ours)?);
+                    names.extend(self.step_aside(ours, &pending.cut)?);
                 }
             }
             let mut taken = Vec::new();
@@ -104,7 +104,7 @@ impl Host {
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 let at = index.get(&cut.file).copied();
                 if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at) {
-                    names.push(self.keep_copy(&nodes[at], &mut datas[at])?);
+                    names.push(self.keep_copy(&nodes[at], &mut datas[at], &pending.cut)?);
                 }
                 let body = match &cut.body {
                     Some(body) if verdict.body.takes().is_some() => {
@@ -271,14 +271,14 @@ impl Host {
     }
 
     /// Our file loses its name to the peer's: it takes a conflict name. Returns both names.
-    fn step_aside(&self, ours: FileId) -> store::Result<Vec<Name>> {
+    fn step_aside(&self, ours: FileId, cut: &Cut) -> store::Result<Vec<Name>> {
         let mut share = self.share.lock();
         let Some((Some(old), stamp, partial)) =
             share.file(ours).map(|f| (f.name.clone(), f.stamp, f.partial))
         else {
             return Ok(Vec::new());
         };
-        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, n));
+        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, cut, n));
         self.commit(&mut share, Record::Moved { moves: vec![(ours, Some(new.clone()))] })?;
         drop(share);
         if !partial {
@@ -291,12 +291,15 @@ impl Host {
         Ok(vec![old, new])
     }
 
-    fn is_taken(&self, share: &crate::model::share::Share, name: &Name) -> bool {
-        share.named(name).is_some() || self.backing.stat(At::Name(name)).is_ok()
+    /// Whether anything has `name`, or gets it by `cut`.
+    fn is_taken(&self, share: &crate::model::share::Share, cut: &Cut, name: &Name) -> bool {
+        share.named(name).is_some()
+            || cut.names().any(|n| n == name)
+            || self.backing.stat(At::Name(name)).is_ok()
     }
 
     /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own.
-    fn keep_copy(&self, node: &Held, data: &mut Data) -> store::Result<Name> {
+    fn keep_copy(&self, node: &Held, data: &mut Data, cut: &Cut) -> store::Result<Name> {
         let file = self.data_file(node, data, false).map_err(door)?;
         let (id, old, stamp, size) = {
             let share = self.share.lock();
@@ -313,7 +316,7 @@ impl Host {
         self.backing.sync_file(&copy)?;
         let disk = copy.stat().map_err(wrap)?.ino;
         let mut share = self.share.lock();
-        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, n));
+        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, cut, n));
         self.backing.rename(At::Staging(&staging), At::Name(&new), RenameFlags::NOREPLACE)?;
         let record = Record::Created { file: id, name: new.clone(), size, disk };
         self.commit(&mut share, record)?;

@@ -8,8 +8,8 @@ use bincode::{Decode, Encode};
 use parking_lot::{Condvar, Mutex};
 
 /// What the metadata store holds beside the files.
-#[derive(Clone, Debug, Encode, Decode)]
-pub(super) struct Stored {
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Stored {
     pub header: Header,
     /// The daemon that wrote this ended in order.
     pub clean: bool,

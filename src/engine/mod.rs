@@ -52,7 +52,7 @@ mod inbound;
 mod life;
 mod live;
 mod location;
-mod metadata;
+pub mod metadata;
 mod names;
 mod node;
 mod outbound;

@@ -65,7 +65,7 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
 
     let stored = meta.load()?;
     let header: Option<Stored> = match &stored.header {
-        Some(bytes) => Some(codec::decode(bytes).map_err(|_| Error::Unreadable("the metadata store"))?),
+        Some(bytes) => Some(codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?),
         None => None,
     };
     let end = match &header {
@@ -81,7 +81,8 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
         Some(stored_header) => {
             let mut files = Vec::with_capacity(stored.files.len());
             for (id, bytes) in &stored.files {
-                let file: File = codec::decode(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
+                let file: File =
+                    codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
                 files.push((*id, file));
             }
             Share::restore(stored_header.header, files)
@@ -144,7 +145,7 @@ fn replay(share: &mut Share, records: &[(Lsn, Vec<u8>)], after: Lsn, end: End) -
     let mut suspects: BTreeSet<FileId> =
         share.files().filter(|(_, f)| f.body_tag != 0).map(|f| f.0).collect();
     for (_, bytes) in records.iter().filter(|r| r.0 > after) {
-        let record: Record = codec::decode(bytes).map_err(|_| Error::Unreadable("the journal"))?;
+        let record: Record = codec::decode_own(bytes).map_err(|_| Error::Unreadable("the journal"))?;
         tracing::debug!(?record, "replaying");
         match &record {
             Record::Wrote { file, .. }

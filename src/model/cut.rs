@@ -107,7 +107,17 @@ impl Cut {
         if ids.windows(2).any(|w| w[0] == w[1]) {
             return Err("a file twice in one cut");
         }
+        let mut names: Vec<&Name> = self.names().collect();
+        names.sort_unstable();
+        if names.windows(2).any(|w| w[0] == w[1]) {
+            return Err("a name twice in one cut");
+        }
         self.files.iter().try_for_each(FileCut::check)
+    }
+
+    /// The names that its files shall have.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.files.iter().filter_map(|f| f.place.as_ref()?.name.as_ref())
     }
 
     /// Content bytes that travel inside.
@@ -119,10 +129,15 @@ impl Cut {
 
 impl FileCut {
     fn check(&self) -> Result<(), &'static str> {
-        if let Some(place) = &self.place
-            && place.version.is_empty()
-        {
-            return Err("a place without version");
+        if let Some(place) = &self.place {
+            place.version.check()?;
+            place.seen.check()?;
+            if place.version.is_empty() {
+                return Err("a place without version");
+            }
+            if place.name.is_none() && self.body.is_some() {
+                return Err("content of a file that is gone");
+            }
         }
         self.body.as_ref().map_or(Ok(()), BodyCut::check)
     }
@@ -130,6 +145,7 @@ impl FileCut {
 
 impl BodyCut {
     fn check(&self) -> Result<(), &'static str> {
+        self.version.check()?;
         if self.version.is_empty() || !self.version.includes(&self.base) {
             return Err("a body without version or older than its base");
         }
@@ -172,16 +188,96 @@ impl Attrs {
         let sorted = self.xattrs.windows(2).all(|w| w[0].0 < w[1].0);
         let good = |(name, value): &(Vec<u8>, Vec<u8>)| {
             name.starts_with(b"user.")
-                && name.len() <= 255
+                && (6..=255).contains(&name.len())
                 && !name.contains(&0)
                 && value.len() <= XATTR_BYTES
         };
-        if self.size > FILE_BYTES || self.mode & !0o7777 != 0 {
-            return Err("a size or mode that no file has");
+        // The owner of all ones means "leave it" to the system calls.
+        if self.size > FILE_BYTES || self.mode & !0o7777 != 0 || u32::MAX == self.uid.max(self.gid) {
+            return Err("a size, mode or owner that no file has");
         }
         if !sorted || self.xattrs.len() > XATTRS || !self.xattrs.iter().all(good) {
             return Err("extended attributes out of order, too many or not user.*");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec;
+    use super::super::limits::WRITERS;
+    use super::*;
+
+    const WRITER: WriterId = WriterId(1);
+
+    fn version() -> Version {
+        Version::default().with(WRITER, 1)
+    }
+
+    fn file(counter: u64, name: Option<&str>) -> FileCut {
+        let name = name.map(|n| Name::new(n.as_bytes()).unwrap());
+        let place = Place { name, version: version(), seen: Version::default() };
+        FileCut { file: FileId { writer: WRITER, counter }, place: Some(place), body: None }
+    }
+
+    fn body() -> BodyCut {
+        let attrs = Attrs { size: 1_500, mode: 0o644, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() };
+        let (changed, pieces) = (vec![Changed { start: 0, end: 2, seq: 1 }], Vec::new());
+        let lacks = ChunkSet::new();
+        BodyCut {
+            version: version(),
+            base: version(),
+            attrs,
+            stamp: 0,
+            changed,
+            lacks,
+            pieces,
+            sha256: [0; 32],
+        }
+    }
+
+    fn checked(files: Vec<FileCut>) -> Result<(), &'static str> {
+        Cut { seq: 1, writer: WRITER, after: Vec::new(), files }.check()
+    }
+
+    fn with_body(change: impl FnOnce(&mut BodyCut)) -> Result<(), &'static str> {
+        let mut body = body();
+        change(&mut body);
+        checked(vec![FileCut { body: Some(body), ..file(1, Some("a")) }])
+    }
+
+    #[test]
+    fn two_files_of_a_cut_never_get_one_name() {
+        assert_eq!(checked(vec![file(1, Some("a")), file(2, Some("b")), file(3, None)]), Ok(()));
+        assert!(checked(vec![file(1, Some("a")), file(2, Some("a"))]).is_err());
+        assert!(checked(vec![file(1, Some("a")), file(1, Some("b"))]).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_has_no_content() {
+        assert!(checked(vec![FileCut { body: Some(body()), ..file(1, None) }]).is_err());
+    }
+
+    #[test]
+    fn what_no_file_can_be_is_refused() {
+        assert_eq!(with_body(|_| ()), Ok(()));
+        assert!(with_body(|b| b.attrs.uid = u32::MAX).is_err());
+        assert!(with_body(|b| b.attrs.gid = u32::MAX).is_err());
+        assert!(with_body(|b| b.attrs.size = FILE_BYTES + 1).is_err());
+        assert!(with_body(|b| b.attrs.xattrs = vec![(b"user.".to_vec(), Vec::new())]).is_err());
+        assert!(with_body(|b| b.changed[0].end = 3).is_err());
+        assert!(with_body(|b| b.pieces = vec![Piece { first: u64::MAX, bytes: vec![0] }]).is_err());
+        assert!(with_body(|b| b.pieces = vec![Piece { first: 0, bytes: vec![0; 999] }]).is_err());
+    }
+
+    #[test]
+    fn a_version_of_too_many_writers_is_refused_but_read_again_where_it_is_our_own() {
+        let most = (1..=WRITERS as u64).fold(Version::default(), |v, n| v.with(WriterId(n), 1));
+        let more = most.with(WriterId(0), 1);
+        assert_eq!(with_body(|b| b.version = most), Ok(()));
+        assert!(with_body(|b| b.version = more.clone()).is_err());
+        assert!(with_body(|b| (b.base, b.version) = (more.clone(), more.clone())).is_err());
+        assert_eq!(codec::decode::<Version>(&codec::encode(&more)).ok(), Some(more));
     }
 }

@@ -91,6 +91,19 @@ impl File {
         self.place.is_empty()
     }
 
+    /// What of the invariants does not hold, if anything.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let end = chunk::count(self.size);
+        if self.dirty.since(0).chain(self.missing.iter()).any(|r| r.end > end) {
+            return Err("chunks beyond the end");
+        }
+        let lacked = |r: Range<u64>| self.missing.gaps(&chunk::touched(r.start, r.end - r.start)).is_empty();
+        if self.scraps.iter().any(|r| r.end > self.size || !lacked(r)) {
+            return Err("scraps beyond the end, or in chunks that are held");
+        }
+        Ok(())
+    }
+
     /// Chunks whose content was brought or changed here are `chunks`; the file is now `size` bytes.
     pub(super) fn wrote(&mut self, chunks: &ChunkSet, size: u64, tag: Seq) {
         self.resize(size, tag);

@@ -20,7 +20,7 @@ use super::limits::{CHUNK, NAME_BYTES};
 use super::name::Name;
 use super::share::Share;
 use super::version::Order;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,25 +74,30 @@ impl BodyVerdict {
 
 /// Judges `cut` of replica `peer` against `share`.
 pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
-    // Files that leave their names make room for others; one that turns out to stay does not, which may
-    // keep another where it is, and so on.
+    // Files that leave their names make room for others. Where one turns out to stay, the file that wants
+    // its name is judged again: it may have to stay, too, and so on.
+    let place_of = |at: usize, leaving: &BTreeSet<FileId>| match &cut.files[at].place {
+        Some(place) => judge_place(share, peer, &cut.files[at], place, leaving),
+        None => PlaceVerdict::Nothing,
+    };
+    let leaves = |verdict: &PlaceVerdict| matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
     let mut leaving: BTreeSet<FileId> =
         cut.files.iter().filter(|f| f.place.is_some()).map(|f| f.file).collect();
-    let places = loop {
-        let judge_place = |cut: &FileCut| match &cut.place {
-            Some(place) => judge_place(share, peer, cut, place, &leaving),
-            None => PlaceVerdict::Nothing,
-        };
-        let places: Vec<PlaceVerdict> = cut.files.iter().map(judge_place).collect();
-        let leaves = |(file, verdict): (&FileCut, &PlaceVerdict)| {
-            matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)).then_some(file.file)
-        };
-        let still: BTreeSet<FileId> = cut.files.iter().zip(&places).filter_map(leaves).collect();
-        if leaving.is_subset(&still) || still.len() == leaving.len() {
-            break places;
+    let mut places: Vec<PlaceVerdict> = (0..cut.files.len()).map(|at| place_of(at, &leaving)).collect();
+    let name_of = |(at, file): (usize, &FileCut)| Some((file.place.as_ref()?.name.clone()?, at));
+    let wanted: BTreeMap<Name, usize> = cut.files.iter().enumerate().filter_map(name_of).collect();
+    let mut staying: Vec<usize> = (0..places.len()).filter(|at| !leaves(&places[*at])).collect();
+    while let Some(at) = staying.pop() {
+        let id = cut.files[at].file;
+        leaving.remove(&id);
+        let name = share.file(id).and_then(|f| f.name.as_ref());
+        let Some(&next) = name.and_then(|name| wanted.get(name)) else { continue };
+        let verdict = place_of(next, &leaving);
+        if leaves(&places[next]) && !leaves(&verdict) {
+            staying.push(next);
         }
-        leaving.retain(|id| still.contains(id));
-    };
+        places[next] = verdict;
+    }
     let judge_file = |(file, place): (&FileCut, PlaceVerdict)| {
         let body = match &file.body {
             Some(body) => judge_body(share, peer, cut, file.file, body, &place),
@@ -122,6 +127,10 @@ fn judge_place(
             _ => PlaceVerdict::Revive,
         };
     };
+    // A file of ours that we have yet to make: nobody can know it, and its number is wanted here.
+    if cut.file.writer == share.writer() && cut.file.counter >= share.next_file().counter {
+        return PlaceVerdict::Nothing;
+    }
     let gone = ours.is_none_or(|f| f.name.is_none());
     match order {
         Order::Equal | Order::After => return PlaceVerdict::Have,
@@ -234,8 +243,9 @@ const MARK: &[u8] = b".sync-conflict-";
 pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn(&Name) -> bool) -> Name {
     let bytes = name.as_bytes();
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
-    let (stem, ext) = bytes.split_at(dot.unwrap_or(bytes.len()));
-    let stem = stem.windows(MARK.len()).position(|w| w == MARK).map_or(stem, |at| &stem[..at]);
+    let mark = bytes.windows(MARK.len()).position(|w| w == MARK).unwrap_or(bytes.len());
+    let dot = dot.filter(|at| *at != mark).unwrap_or(bytes.len());
+    let (stem, ext) = (&bytes[..dot.min(mark)], &bytes[dot..]);
     let when = jiff::Timestamp::from_second(stamp.div_euclid(1_000_000_000)).unwrap_or_default();
     let when = when.strftime("%Y%m%d-%H%M%S").to_string();
     for attempt in 0u64.. {
@@ -255,4 +265,78 @@ pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn
 /// Whether `name` is a conflict copy's.
 pub fn is_conflict_copy(name: &Name) -> bool {
     name.as_bytes().windows(MARK.len()).any(|w| w == MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::{Seq, WriterId};
+    use super::super::record::{CutMark, Record};
+    use super::super::version::Version;
+    use super::*;
+
+    const US: ReplicaId = ReplicaId(3);
+    const PEER: ReplicaId = ReplicaId(2);
+    const WRITER: WriterId = WriterId(1);
+
+    fn id(counter: u64) -> FileId {
+        FileId { writer: WRITER, counter }
+    }
+
+    fn name(n: u64) -> Name {
+        Name::new(n.to_string().as_bytes()).unwrap()
+    }
+
+    /// A share of files 1 to `files`, named by their numbers, all of it told.
+    fn share(files: u64) -> Share {
+        let mut share = Share::new(US, WRITER);
+        for n in 1..=files {
+            share.apply(&Record::Created { file: id(n), name: name(n), size: 0, disk: n });
+        }
+        let mark = |n| CutMark { file: id(n), place: true, body: true, stamp: 5 };
+        share.apply(&Record::Cut { seq: 1, marks: (1..=files).map(mark).collect() });
+        share
+    }
+
+    fn moved(file: FileId, to: Name, seq: Seq) -> FileCut {
+        let version = Version::default().with(WRITER, 1).with(WriterId(2), seq);
+        let place = Place { name: Some(to), version, seen: Version::default() };
+        FileCut { file, place: Some(place), body: None }
+    }
+
+    fn cut(files: Vec<FileCut>) -> Cut {
+        Cut { seq: 1, writer: WriterId(2), after: Vec::new(), files }
+    }
+
+    /// The last one wants a name that a file outside the cut keeps: so it stays, and all before it.
+    #[test]
+    fn a_chain_of_as_many_renames_as_a_cut_holds_is_judged_at_once() {
+        let files = super::super::limits::CUT_FILES as u64;
+        let mut share = share(files + 1);
+        let chain = cut((1..=files).map(|n| moved(id(n), name(n + 1), 1)).collect());
+        assert_eq!(chain.check(), Ok(()));
+        assert!(judge(&share, PEER, &chain).iter().all(|v| v.place == PlaceVerdict::Keep));
+        // With that one out of the way all move.
+        share.apply(&Record::Moved { moves: vec![(id(files + 1), None)] });
+        assert!(judge(&share, PEER, &chain).iter().all(|v| v.place == PlaceVerdict::Take));
+    }
+
+    #[test]
+    fn a_conflict_copy_of_a_conflict_copy_bears_one_mark() {
+        let copy = |text: &str| {
+            let name = Name::new(text.as_bytes()).unwrap();
+            conflict_name(&name, 1_700_000_000_000_000_000, ReplicaId(0xabcd << 112), |_| false).to_string()
+        };
+        assert_eq!(copy("notes.txt"), "notes.sync-conflict-20231114-221320-abcd0000.txt");
+        assert_eq!(copy(&copy("notes.txt")), copy("notes.txt"));
+        assert_eq!(copy(&copy("notes")), copy("notes"));
+        assert_eq!(copy("notes.sync-conflict-mine"), copy("notes"));
+        assert_eq!(copy(".profile"), ".profile.sync-conflict-20231114-221320-abcd0000");
+    }
+
+    #[test]
+    fn a_file_that_this_replica_has_yet_to_make_is_not_taken_from_a_peer() {
+        let share = share(3);
+        let early = cut(vec![moved(id(4), name(9), 1)]);
+        assert_eq!(judge(&share, PEER, &early)[0].place, PlaceVerdict::Nothing);
+    }
 }

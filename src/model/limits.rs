@@ -26,8 +26,10 @@ pub const FRAME_BYTES: usize = 8 << 20;
 pub const HELLO_BYTES: usize = 4 << 10;
 /// Bytes of one journal record.
 pub const RECORD_BYTES: usize = 16 << 20;
-/// Memory that decoding one value may claim, bytes.
+/// Memory that decoding one value of a peer may claim, bytes.
 pub const DECODE_BYTES: usize = 32 << 20;
+/// The same for a value of our own disk: a file changed in millions of places is one such value.
+pub const OWN_DECODE_BYTES: usize = 1 << 30;
 /// Files in one cut.
 pub const CUT_FILES: usize = 65_536;
 /// Changed ranges of one file in one cut; past it neighbours are joined and unchanged chunks

@@ -2,10 +2,13 @@
 
 use super::cut::{Cut, Piece};
 use super::ids::{FileId, LogPosition, Seq};
-use super::limits::{ACKS, CUT_RANGES, RETRIEVE_BYTES};
+use super::limits::{ACKS, CHUNK, CUT_RANGES, FILE_BYTES, RETRIEVE_BYTES};
 use super::version::Version;
 use super::{chunk, ids::ReplicaId};
 use bincode::{Decode, Encode};
+
+/// Chunks in the largest file: past them numbers of bytes overflow.
+const CHUNKS: u64 = FILE_BYTES.div_ceil(CHUNK);
 
 /// First word of each side inside TLS, before anything about files is said.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -104,19 +107,21 @@ impl Message {
                 Err("too many acknowledgements")
             }
             Message::Retrieve { start, end, .. }
-                if start >= end || (end - start).saturating_mul(1000) > RETRIEVE_BYTES =>
+                if start >= end || (end - start).saturating_mul(CHUNK) > RETRIEVE_BYTES || *end > CHUNKS =>
             {
-                Err("a retrieval of nothing, or of too much")
+                Err("a retrieval of nothing, of too much, or of what no file has")
             }
+            Message::Retrieve { version, .. } => version.check(),
             Message::Deliver { pieces, .. } => {
                 let sane = |p: &Piece| {
-                    !p.bytes.is_empty() && p.first.checked_add(chunk::count(p.bytes.len() as u64)).is_some()
+                    let end = p.first.checked_add(chunk::count(p.bytes.len() as u64));
+                    !p.bytes.is_empty() && end.is_some_and(|end| end <= CHUNKS)
                 };
                 let sorted = |w: &[Piece]| w[0].chunks().end <= w[1].first;
                 if pieces.iter().all(sane) && pieces.windows(2).all(sorted) && pieces.len() <= CUT_RANGES {
                     Ok(())
                 } else {
-                    Err("pieces out of order")
+                    Err("pieces out of order, or where no file has any")
                 }
             }
             _ => Ok(()),
@@ -127,5 +132,30 @@ impl Message {
     /// among announcements: after them the peer forgets files that an earlier announcement may name.
     pub fn is_urgent(&self) -> bool {
         !matches!(self, Message::Announce(_) | Message::Thanks { .. } | Message::Deliver { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::WriterId;
+    use super::*;
+
+    #[test]
+    fn chunks_that_no_file_has_are_neither_asked_for_nor_delivered() {
+        let retrieve = |start, end| {
+            let file = FileId { writer: WriterId(1), counter: 1 };
+            let version = Version::default();
+            Message::Retrieve { request: 1, file, version, start, end, urgent: false, digest: None }.check()
+        };
+        assert_eq!(retrieve(CHUNKS - 1, CHUNKS), Ok(()));
+        assert!(retrieve(CHUNKS, CHUNKS + 1).is_err());
+        assert!(retrieve(u64::MAX - 1, u64::MAX).is_err());
+        let deliver = |first| {
+            let pieces = vec![Piece { first, bytes: vec![0; 10] }];
+            Message::Deliver { request: 1, pieces, sha256: [0; 32] }.check()
+        };
+        assert_eq!(deliver(CHUNKS - 1), Ok(()));
+        assert!(deliver(CHUNKS).is_err());
+        assert!(deliver(u64::MAX).is_err());
     }
 }

@@ -23,7 +23,7 @@ pub struct Share {
     names: HashMap<Name, FileId>,
     inos: HashMap<u64, FileId>,
     /// Names given up that the peer may still know, and by whom.
-    left: HashMap<Name, FileId>,
+    left: HashMap<Name, BTreeSet<FileId>>,
     bonds: HashMap<u64, BTreeSet<FileId>>,
     fresh: BTreeSet<FileId>,
     unthanked: BTreeSet<FileId>,
@@ -84,7 +84,9 @@ impl Share {
             if let Some(name) = &file.name {
                 share.names.insert(name.clone(), id);
             }
-            share.left.extend(file.left.iter().map(|n| (n.clone(), id)));
+            for name in &file.left {
+                share.left.entry(name.clone()).or_default().insert(id);
+            }
             if let Some(bond) = file.bond {
                 share.bonds.entry(bond).or_default().insert(id);
             }
@@ -227,6 +229,48 @@ impl Share {
         }
     }
 
+    /// What of the invariants does not hold, if anything: every index says what the files say, and every
+    /// file is sound in itself. Looks at everything.
+    pub fn check(&self) -> Result<(), String> {
+        let holds_member = |bond: &u64, id: &FileId| self.bonds.get(bond).is_some_and(|ids| ids.contains(id));
+        for (id, file) in self.files() {
+            file.check().map_err(|what| format!("{id}: {what}: {file:?}"))?;
+            let indexes = [
+                (file.name.iter().all(|n| self.named(n) == Some(id)), "its name leads elsewhere"),
+                (self.by_ino(self.ino(id)) == Some(id), "its inode number leads elsewhere"),
+                (self.fresh.contains(&id) == file.is_fresh(), "it is fresh, or is held to be"),
+                (self.unthanked.contains(&id) != file.is_thanked(), "it is unthanked, or is held to be"),
+                (self.lacking.contains(&id) != file.is_whole(), "it lacks content, or is held to"),
+                (
+                    file.left.iter().all(|n| self.left.get(n).is_some_and(|l| l.contains(&id))),
+                    "a name it left is forgotten",
+                ),
+                (file.bond.iter().all(|b| holds_member(b, &id)), "it is not of its own bond"),
+            ];
+            if let Some((_, what)) = indexes.into_iter().find(|(holds, _)| !holds) {
+                return Err(format!("{id}: {what}: {file:?}"));
+            }
+        }
+        let holds = |id: &FileId, is: &dyn Fn(&File) -> bool| self.files.get(id).is_some_and(is);
+        let members = self.bonds.iter().flat_map(|(bond, ids)| ids.iter().map(move |id| (bond, id)));
+        let counts = [
+            (self.names.iter().all(|(n, id)| holds(id, &|f| f.name.as_ref() == Some(n))), "a name"),
+            (
+                self.left.iter().all(|(n, ids)| ids.iter().all(|id| holds(id, &|f| f.left.contains(n)))),
+                "a name that was left",
+            ),
+            (members.into_iter().all(|(bond, id)| holds(id, &|f| f.bond == Some(*bond))), "a bond"),
+            (self.inos.len() == self.files.len(), "an inode number"),
+            (self.fresh.iter().all(|id| self.files.contains_key(id)), "a fresh file"),
+            (self.unthanked.iter().all(|id| self.files.contains_key(id)), "an unthanked file"),
+            (self.lacking.iter().all(|id| self.files.contains_key(id)), "a file that lacks content"),
+        ];
+        match counts.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(format!("{what} without its file")),
+            None => Ok(()),
+        }
+    }
+
     fn pair(&mut self, peer: ReplicaId) {
         self.header.peer = Some(peer);
         self.header.followed = None;
@@ -278,7 +322,7 @@ impl Share {
             let file = self.files.get_mut(id).expect("just seen");
             if !file.is_untold() && !file.left.contains(&name) {
                 file.left.push(name.clone());
-                self.left.insert(name, *id);
+                self.left.entry(name).or_default().insert(*id);
             }
         }
         for (id, name) in moves {
@@ -288,9 +332,11 @@ impl Share {
                 Some(name) => {
                     file.name = Some(name.clone());
                     self.names.insert(name.clone(), *id);
-                    // The peer may still see another file here: it must hear of both at once.
-                    if let Some(&other) = self.left.get(name).filter(|other| *other != id) {
-                        self.bond(&[*id, other]);
+                    // The peer may still see other files here: it must hear of all at once.
+                    if let Some(others) = self.left.get(name) {
+                        let others = others.iter().filter(|other| *other != id);
+                        let all: Vec<FileId> = others.chain([id]).copied().collect();
+                        self.bond(&all);
                     }
                 }
                 None if file.is_untold() => self.forget(*id),
@@ -379,9 +425,18 @@ impl Share {
 
     fn clear_left(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
-        for name in std::mem::take(&mut file.left) {
-            if self.left.get(&name) == Some(&id) {
-                self.left.remove(&name);
+        let left = std::mem::take(&mut file.left);
+        self.unleave(id, &left);
+    }
+
+    /// The peer no longer sees `id` under `names`.
+    fn unleave(&mut self, id: FileId, names: &[Name]) {
+        for name in names {
+            if let Some(ids) = self.left.get_mut(name) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.left.remove(name);
+                }
             }
         }
     }
@@ -438,11 +493,7 @@ impl Share {
         {
             self.names.remove(name);
         }
-        for name in &file.left {
-            if self.left.get(name) == Some(&id) {
-                self.left.remove(name);
-            }
-        }
+        self.unleave(id, &file.left);
         self.inos.remove(&self.ino(id));
         for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking, &mut self.unsettled] {
             set.remove(&id);
@@ -529,4 +580,59 @@ fn ino_hash(id: FileId) -> u64 {
 /// A set of whole chunks for a file of `size` bytes.
 pub fn all_chunks(size: u64) -> ChunkSet {
     ChunkSet::of(0..chunk::count(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// A new file of that name.
+    fn made(share: &mut Share, text: &str) -> FileId {
+        let file = share.next_file();
+        share.apply(&Record::Created { file, name: name(text), size: 0, disk: 1 });
+        file
+    }
+
+    fn told(share: &mut Share) {
+        let mark = |id: &FileId| CutMark { file: *id, place: true, body: true, stamp: 0 };
+        let marks = share.fresh().iter().map(mark).collect();
+        share.apply(&Record::Cut { seq: share.header().head + 1, marks });
+    }
+
+    fn renamed(share: &mut Share, file: FileId, to: &str) {
+        share.apply(&Record::Moved { moves: vec![(file, Some(name(to)))] });
+    }
+
+    #[test]
+    fn a_new_file_moves_together_with_all_that_the_peer_may_still_see_under_its_name() {
+        let mut share = Share::new(ReplicaId(1), WriterId(1));
+        let first = made(&mut share, "a");
+        told(&mut share);
+        renamed(&mut share, first, "b");
+        let second = made(&mut share, "a");
+        told(&mut share);
+        renamed(&mut share, second, "c");
+        told(&mut share);
+        // The peer has the second file where it is now, and not yet the first.
+        let seq = share.header().head;
+        share.apply(&Record::Thanked { acks: vec![Ack { file: second, place: seq, body: seq }] });
+        let third = made(&mut share, "a");
+        assert!(share.bonded(third).contains(&first));
+        assert_eq!(share.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_a_restart_restores_is_sound() {
+        let mut share = Share::new(ReplicaId(1), WriterId(1));
+        let file = made(&mut share, "a");
+        told(&mut share);
+        renamed(&mut share, file, "b");
+        made(&mut share, "a");
+        let files: Vec<(FileId, File)> = share.files().map(|(id, f)| (id, f.clone())).collect();
+        assert_eq!(Share::restore(share.header().clone(), files).check(), Ok(()));
+    }
 }

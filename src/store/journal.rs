@@ -29,6 +29,8 @@ pub type Lsn = u64;
 /// Records with their numbers, in order.
 pub type Records = Vec<(Lsn, Vec<u8>)>;
 
+/// No segment begins past this: nobody has written so many records, and numbers behind it would overflow.
+const LAST: Lsn = 1 << 62;
 /// Bytes of a segment after which the next one begins.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes of the last segment above which `trim` begins a new one, so that it can go next time.
@@ -360,6 +362,7 @@ fn parse_name(name: &str) -> Result<Option<Lsn>> {
         (Ok(_), Ok(format)) if format > FORMAT => {
             Err(Error::NewerFormat { what: format!(".syncfs/journal/{name}") })
         }
+        (Ok(first), Ok(_)) if first > LAST => Err(damaged(&format!("there is no record {first}"))),
         (Ok(first), Ok(_)) if first > 0 && file_name(first) == name => Ok(Some(first)),
         _ => Ok(None),
     }

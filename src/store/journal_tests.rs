@@ -115,6 +115,15 @@ fn damage_before_the_last_segment_is_reported_and_nothing_is_cut() {
 }
 
 #[test]
+fn a_segment_whose_numbers_would_overflow_is_reported() {
+    for first in [LAST + 1, Lsn::MAX] {
+        let disk = TornDisk::new();
+        put(&disk, &file_name(first), vec![]);
+        assert!(matches!(open_one(&disk), Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
 fn a_journal_of_a_newer_format_is_left_alone() {
     let disk = filled(3);
     put(&disk, "0000000000000004.v2", vec![]);

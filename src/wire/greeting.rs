@@ -26,7 +26,7 @@ const REASON_CHARS: usize = 300;
 const PARTING: Duration = Duration::from_secs(1);
 
 /// A frame of the greeting.
-#[derive(Debug, Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode)]
 pub enum Word {
     Hello {
         hello: Hello,
@@ -113,9 +113,6 @@ where
     let half = i64::try_from(rtt.as_millis() / 2).unwrap_or(0);
     let clock_skew_ms = hello.clock_ms.saturating_add(half).saturating_sub(clock_ms());
 
-    if hello.features.len() > FEATURES || hello.features.iter().any(|f| f.len() > FEATURE_BYTES) {
-        return Err(Error::Senseless("a hello with too many features"));
-    }
     if hello.replica == context.replica {
         return Err(Error::Myself { address });
     }
@@ -151,10 +148,20 @@ async fn say<W: AsyncWrite + Unpin>(writer: &mut W, word: &Word) -> Result<()> {
     Ok(writer.flush().await?)
 }
 
-async fn hear<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>, address: SocketAddr) -> Result<Word> {
+/// The next word of the other side at `address`, understood and checked; a word that ends the greeting is
+/// an error.
+///
+/// # Errors
+/// [`Error::Refused`], [`Error::Superfluous`], [`Error::Senseless`], and those of frames and decoding.
+pub async fn hear<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>, address: SocketAddr) -> Result<Word> {
     match codec::decode(&reader.next(HELLO_BYTES).await?)? {
         Word::Refuse { reason } => Err(Error::Refused { address, reason: clean(&reason) }),
         Word::Superfluous => Err(Error::Superfluous { address }),
+        Word::Hello { hello, .. }
+            if hello.features.len() > FEATURES || hello.features.iter().any(|f| f.len() > FEATURE_BYTES) =>
+        {
+            Err(Error::Senseless("a hello with too many features"))
+        }
         word => Ok(word),
     }
 }
