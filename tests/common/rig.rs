@@ -233,6 +233,14 @@ impl Host {
         daemon.ended().expect("nothing outlives SIGKILL");
     }
 
+    /// `kill -9` without waiting for the end, which may not come before somebody mounts again: one of its
+    /// threads can be in the kernel, waiting for a program that waits for the daemon.
+    pub fn kill_and_go_on(&mut self) -> Program {
+        let daemon = self.daemon.take().expect("runs");
+        daemon.signal(Signal::KILL);
+        daemon
+    }
+
     /// How the daemon ended, if it does.
     pub fn ended(&mut self) -> ExitStatus {
         let status = self.daemon().ended();
@@ -268,11 +276,22 @@ impl Host {
     /// `syncfs flush`, also while the two are still finding each other.
     #[track_caller]
     pub fn flush(&self) {
+        self.flush_until(&[0]);
+    }
+
+    /// As `flush`, also where conflict copies wait for somebody.
+    #[track_caller]
+    pub fn flush_with_conflicts(&self) {
+        self.flush_until(&[0, 11]);
+    }
+
+    #[track_caller]
+    fn flush_until(&self, codes: &[i32]) {
         let last = std::cell::RefCell::default();
         let flushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             wait_for("both sides are level", || {
                 let output = self.syncfs(&["flush", "--timeout", "20"]);
-                let success = output.status.success();
+                let success = output.status.code().is_some_and(|code| codes.contains(&code));
                 last.replace(String::from_utf8_lossy(&output.stderr).into_owned());
                 success.then_some(())
             })
@@ -432,6 +451,12 @@ impl Pair {
     pub fn assert_same(&self) -> BTreeMap<OsString, Item> {
         self.a.flush();
         self.b.flush();
+        self.compare()
+    }
+
+    /// Both sides show the same, which is returned.
+    #[track_caller]
+    pub fn compare(&self) -> BTreeMap<OsString, Item> {
         let (a, b) = (self.a.contents(), self.b.contents());
         assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
         for (name, item) in &a {

@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -52,7 +53,8 @@ impl World {
         mount_change("/", private).unwrap();
         // Copies of other tests' mounts would keep their daemons and disks alive.
         let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        for line in table.lines().filter(|line| line.contains(" fuse.syncfs ") || line.contains(" /dev/loop")) {
+        for line in table.lines().filter(|line| line.contains(" fuse.syncfs ") || line.contains(" /dev/loop"))
+        {
             let _ = unmount(line.split(' ').nth(4).unwrap(), UnmountFlags::DETACH);
         }
         let world = World { boot: root.join("boot_id"), boots: 0 };
@@ -83,6 +85,12 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = unmount(BOOT_ID, UnmountFlags::DETACH);
+    }
+}
+
 /// A file system in a file.
 pub struct Disk {
     pub kind: Kind,
@@ -94,11 +102,12 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(kind: Kind, megabytes: u64) -> Disk {
-        Disk::with(kind, megabytes, &[], "loop")
+        Disk::with(kind, megabytes, &[], "loop").expect("a plain file system can be mounted")
     }
 
-    /// With more words for mkfs, and options for mount(8), `loop` among them.
-    pub fn with(kind: Kind, megabytes: u64, format: &[&str], options: &'static str) -> Disk {
+    /// With more words for mkfs, and options for mount(8), `loop` among them. `None`, with a word to the user, where the
+    /// machine can't mount it so.
+    pub fn with(kind: Kind, megabytes: u64, format: &[&str], options: &'static str) -> Option<Disk> {
         let root = tempfile::tempdir().unwrap();
         let (image, dir) = (root.path().join("image"), root.path().join("disk"));
         File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
@@ -109,11 +118,15 @@ impl Disk {
         words.push(image.to_str().unwrap());
         run(root.path(), &words);
         let disk = Disk { kind, image, dir, options, _root: root };
-        disk.mount();
+        let output = disk.try_mount();
+        if !output.status.success() {
+            println!("passed over: mount -o {options}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            return None;
+        }
         std::fs::create_dir(disk.share()).unwrap();
         // As old as a real directory would be.
         rustix::fs::syncfs(File::open(disk.share()).unwrap()).unwrap();
-        disk
+        Some(disk)
     }
 
     /// The directory to be shared.
@@ -122,8 +135,13 @@ impl Disk {
     }
 
     pub fn mount(&self) {
+        let output = self.try_mount();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn try_mount(&self) -> Output {
         let (image, dir) = (self.image.to_str().unwrap(), self.dir.to_str().unwrap());
-        run(&self.dir, &["mount", "-t", self.kind.name(), "-o", self.options, image, dir]);
+        try_run(&self.dir, &["mount", "-t", self.kind.name(), "-o", self.options, image, dir])
     }
 
     pub fn unmount(&self) {

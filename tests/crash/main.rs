@@ -4,14 +4,17 @@
 //! Each test has a short run, which is the default, and a long one; docs/testing.md says how to ask for it. What a machine
 //! can't do is told and passed over.
 
+mod damage;
 mod database;
 mod disk;
 mod errors;
 mod kills;
+mod memory;
 mod power;
 #[path = "../common/rig.rs"]
 mod rig;
 mod scribe;
+mod silence;
 mod space;
 mod strace;
 mod user;
@@ -42,4 +45,10 @@ fn seed() -> u64 {
     let seed = number("SYNCFS_SEED", new());
     println!("SYNCFS_SEED={seed}");
     seed
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

@@ -4,12 +4,14 @@
 //! at them, and below a mount it would wait for the very daemon that it holds.
 
 use crate::rig::PATIENCE;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Calls that change what a crash leaves: on the disk, at the peer or in what programs were told.
 pub const CALLS: [&str; 18] = [
@@ -120,7 +122,13 @@ impl Tracer {
 
     fn detach(&mut self) {
         if matches!(self.strace.try_wait(), Ok(None)) {
-            let _ = kill_process(Pid::from_child(&self.strace), Signal::INT);
+            let id = Pid::from_child(&self.strace);
+            let _ = kill_process(id, Signal::INT);
+            // It waits for all threads of a daemon that was killed, one of which may be in the kernel until the
+            // mount goes.
+            if !ends_within(id, Duration::from_millis(500)) {
+                let _ = kill_process(id, Signal::KILL);
+            }
         }
         let _ = self.strace.wait();
     }
@@ -131,6 +139,13 @@ impl Drop for Tracer {
         self.detach();
         let _ = std::fs::remove_file(&self.output);
     }
+}
+
+/// Whether a process is gone by then, with all its threads.
+pub fn ends_within(id: Pid, time: Duration) -> bool {
+    let watch = pidfd_open(id, PidfdFlags::empty()).expect("not waited for yet");
+    let timeout = Timespec::try_from(time).expect("small");
+    poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&timeout)).expect("poll") > 0
 }
 
 /// Where the faults of a trace happened: `call(thread, what it was done to)`.
@@ -188,7 +203,11 @@ fn kind(path: &str, name: &str) -> String {
         },
         None if path.ends_with(".log") => "the log".into(),
         None if Path::new(path).file_name().is_some_and(|f| f == "a" || f == "b") => {
-            if name.is_empty() { "the directory".into() } else { "a name of the share".into() }
+            if name.is_empty() {
+                "the directory".into()
+            } else {
+                "a name of the share".into()
+            }
         }
         None => "a file of the share".into(),
     }
