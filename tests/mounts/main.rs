@@ -11,4 +11,5 @@ mod locking;
 mod mapping;
 mod names;
 mod reading;
+#[path = "../common/rig.rs"]
 mod rig;

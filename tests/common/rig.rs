@@ -3,6 +3,7 @@
 //! Invariants: whatever happens to a test, its mounts are gone and the processes it started have
 //! ended when its guards have been dropped; every wait ends with an event or at a deadline, and then says what
 //! was waited for.
+#![allow(dead_code)]
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 pub const SYNCFS: &str = env!("CARGO_BIN_EXE_syncfs");
@@ -109,6 +110,16 @@ impl Program {
         self.lines.recv_timeout(PATIENCE).expect("the program says nothing more")
     }
 
+    /// Its lines until it ends.
+    #[track_caller]
+    pub fn last_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the program does not end"),
+        }
+    }
+
     pub fn id(&self) -> i32 {
         self.child.id() as i32
     }
@@ -147,19 +158,19 @@ pub struct Host {
     /// Where the mount is, and below it the raw directory.
     pub dir: PathBuf,
     pub log: PathBuf,
+    /// What runs the daemon's command, where the test puts something around it.
+    pub around: Vec<OsString>,
     words: Vec<OsString>,
     daemon: Option<Program>,
 }
 
 impl Host {
-    fn new(root: &Path, name: &str, listen: u16, peer: u16, key: &Path) -> Host {
-        let dir = root.join(name);
-        std::fs::create_dir(&dir).unwrap();
+    fn new(dir: PathBuf, log: PathBuf, listen: u16, peer: u16, key: &Path) -> Host {
         let mut words: Vec<OsString> = vec!["mount".into(), dir.clone().into(), "--peer".into()];
         words.push(format!("127.0.0.1:{peer}").into());
         words.extend(["--listen".into(), format!("127.0.0.1:{listen}").into()]);
         words.extend(["--key-file".into(), key.into(), "--read-timeout".into(), "10".into()]);
-        Host { log: root.join(format!("{name}.log")), dir, words, daemon: None }
+        Host { log, dir, around: Vec::new(), words, daemon: None }
     }
 
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
@@ -182,18 +193,29 @@ impl Host {
     }
 
     /// Returns when the mount is ready.
+    #[track_caller]
     pub fn start(&mut self) {
+        if let Err(end) = self.try_start() {
+            panic!("no mount ({end:?}): {}", self.log_text());
+        }
+    }
+
+    /// Returns when the mount is ready, or how the daemon ended before it was.
+    pub fn try_start(&mut self) -> Result<(), Option<ExitStatus>> {
         assert!(self.daemon.is_none(), "runs already");
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         // A test that is killed takes its daemons along, and SIGTERM lets them unmount.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", SYNCFS]).args(&self.words).arg("--foreground");
+        let mut words = self.around.clone();
+        words.extend(["setpriv", "--pdeathsig", "TERM", SYNCFS].map(OsString::from));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(&self.words).arg("--foreground");
         let mut daemon = Program::spawn(command.stdin(Stdio::null()).stderr(log));
         match daemon.lines.recv_timeout(PATIENCE) {
             Ok(line) => assert!(line.contains("is mounted"), "{line}"),
-            Err(_) => panic!("no mount ({:?}): {}", daemon.ended(), self.log_text()),
+            Err(_) => return Err(daemon.ended()),
         }
         self.daemon = Some(daemon);
+        Ok(())
     }
 
     pub fn log_text(&self) -> String {
@@ -209,6 +231,14 @@ impl Host {
         let mut daemon = self.daemon.take().expect("runs");
         daemon.signal(Signal::KILL);
         daemon.ended().expect("nothing outlives SIGKILL");
+    }
+
+    /// `kill -9` without waiting for the end, which may not come before somebody mounts again: one of its
+    /// threads can be in the kernel, waiting for a program that waits for the daemon.
+    pub fn kill_and_go_on(&mut self) -> Program {
+        let daemon = self.daemon.take().expect("runs");
+        daemon.signal(Signal::KILL);
+        daemon
     }
 
     /// How the daemon ended, if it does.
@@ -246,11 +276,22 @@ impl Host {
     /// `syncfs flush`, also while the two are still finding each other.
     #[track_caller]
     pub fn flush(&self) {
+        self.flush_until(&[0]);
+    }
+
+    /// As `flush`, also where conflict copies wait for somebody.
+    #[track_caller]
+    pub fn flush_with_conflicts(&self) {
+        self.flush_until(&[0, 11]);
+    }
+
+    #[track_caller]
+    fn flush_until(&self, codes: &[i32]) {
         let last = std::cell::RefCell::default();
         let flushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             wait_for("both sides are level", || {
                 let output = self.syncfs(&["flush", "--timeout", "20"]);
-                let success = output.status.success();
+                let success = output.status.code().is_some_and(|code| codes.contains(&code));
                 last.replace(String::from_utf8_lossy(&output.stderr).into_owned());
                 success.then_some(())
             })
@@ -317,7 +358,7 @@ impl Drop for Host {
 }
 
 pub fn mounted(dir: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|target| Path::new(target) == dir))
 }
 
@@ -378,11 +419,22 @@ impl Pair {
     /// Not yet running.
     pub fn new() -> Pair {
         let root = tempfile::tempdir().unwrap();
-        let key = root.path().join("key");
+        let dirs = ["a", "b"].map(|name| root.path().join(name));
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        Pair::of(dirs, root)
+    }
+
+    /// Of directories that are there already, and not yet running; `root` is for key and logs.
+    pub fn of(dirs: [PathBuf; 2], root: tempfile::TempDir) -> Pair {
+        let at = |name: &str| root.path().join(name);
+        let key = at("key");
         run(root.path(), &[SYNCFS, "keygen", "--key-file", key.to_str().unwrap()]);
-        let [a, b] = free_ports();
-        let host = |name, listen, peer| Host::new(root.path(), name, listen, peer, &key);
-        Pair { a: host("a", a, b), b: host("b", b, a), root }
+        let ([a, b], [to_a, to_b]) = (dirs, free_ports());
+        Pair {
+            a: Host::new(a, at("a.log"), to_a, to_b, &key),
+            b: Host::new(b, at("b.log"), to_b, to_a, &key),
+            root,
+        }
     }
 
     /// Mounted and connected.
@@ -399,6 +451,12 @@ impl Pair {
     pub fn assert_same(&self) -> BTreeMap<OsString, Item> {
         self.a.flush();
         self.b.flush();
+        self.compare()
+    }
+
+    /// Both sides show the same, which is returned.
+    #[track_caller]
+    pub fn compare(&self) -> BTreeMap<OsString, Item> {
         let (a, b) = (self.a.contents(), self.b.contents());
         assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
         for (name, item) in &a {
