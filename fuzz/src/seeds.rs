@@ -209,7 +209,7 @@ fn records() -> Vec<(&'static str, Record)> {
         ("absent", Record::Absent { file }),
         ("published", Record::Published { file }),
         ("unsettled", Record::Unsettled { file, size: 10, disk: 131 }),
-        ("adopted", Record::Adopted { file, size: 10 }),
+        ("adopted", Record::Adopted { file, size: 10, apart: true }),
         ("durable", Record::Durable { cuts: vec![4, 5] }),
         ("lies", Record::Lies { file, disk: 131 }),
     ]

@@ -154,12 +154,22 @@ impl Host {
             settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
             self.commit(&mut share, Record::Took { from, files: taken })?;
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
-                let unsettled = share.file(cut.file).is_some_and(|f| f.unsettled);
+                let Some((unsettled, thanked)) = share.file(cut.file).map(|f| (f.unsettled, f.is_thanked()))
+                else {
+                    continue;
+                };
+                if verdict.body == BodyVerdict::Keep && !unsettled && thanked {
+                    // The peer had our version and has forgotten it: it must hear of it again.
+                    let mut outbound = self.outbound.lock();
+                    outbound.announced.remove(&cut.file);
+                    outbound.asked.insert(cut.file);
+                    settled.push(cut.file);
+                }
                 if verdict.body == BodyVerdict::Keep && unsettled {
                     let stat =
                         share.file(cut.file).and_then(|f| self.backing.stat(location(cut.file, f)?).ok());
                     let size = stat.map_or(0, |s| s.size);
-                    self.commit(&mut share, Record::Adopted { file: cut.file, size })?;
+                    self.commit(&mut share, Record::Adopted { file: cut.file, size, apart: false })?;
                     settled.push(cut.file);
                     whole.push(cut.file);
                 }

@@ -53,8 +53,9 @@ impl Before {
 }
 
 impl Host {
-    /// Whoever changes a file that power loss left uncertain takes it as it lies here.
-    pub(super) fn adopt_content(&self, node: &Node, data: &mut Data) -> Result<()> {
+    /// What lies here of a file that power loss left uncertain counts. Who changes it before the peer could
+    /// be asked makes a version `apart`: what the peer has is kept beside it.
+    pub(super) fn adopt_content(&self, node: &Node, data: &mut Data, apart: bool) -> Result<()> {
         if !self.share.lock().file(node.id).is_some_and(|f| f.unsettled) {
             return Ok(());
         }
@@ -63,7 +64,7 @@ impl Host {
             return Err(Error::NotHere);
         }
         let file = self.data_file(node, data, false)?;
-        let record = Record::Adopted { file: node.id, size: file.len()? };
+        let record = Record::Adopted { file: node.id, size: file.len()?, apart };
         self.commit(&mut self.share.lock(), record)?;
         self.changed(node, false);
         Ok(())
@@ -84,6 +85,7 @@ impl Host {
             return Ok(0);
         }
         self.be_sure(node, file)?;
+        self.adopt_content(node, data, true)?;
         let (offset, before) = {
             let share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -209,6 +211,7 @@ impl Host {
             return Err(Error::TooLarge);
         }
         self.be_sure(node, file)?;
+        self.adopt_content(node, data, true)?;
         let before = {
             let mut share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -256,6 +259,7 @@ impl Host {
             return Err(Error::TooLarge);
         }
         self.be_sure(node, file)?;
+        self.adopt_content(node, data, true)?;
         let look = {
             let share = self.share.lock();
             share.file(node.id).filter(|f| f.name.is_some()).map(|f| {

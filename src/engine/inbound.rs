@@ -24,9 +24,12 @@ use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Cuts made durable together.
 const BATCH: usize = 256;
+/// After an error of the disk, changes of the peer are tried again this much later.
+const RETRY: Duration = Duration::from_secs(1);
 /// Files synced one by one; of more, the whole file system is.
 const SYNC_EACH: usize = 16;
 
@@ -59,6 +62,12 @@ impl Worker for Applier {
                 }
                 Inbound::Same { cut, file, chunks } => host.stage_same(&mut self.queue, cut, file, &chunks),
                 Inbound::Gone(acks) => self.queue.gone.extend(acks),
+                Inbound::Unlocked(seq) => {
+                    // Somebody else may have locked them since: then they are watched anew.
+                    if let Some(pending) = self.queue.pending.get_mut(&seq) {
+                        pending.watched = false;
+                    }
+                }
                 Inbound::Again => {}
                 Inbound::Down => self.queue.keep(),
                 Inbound::Stop => return Turn::Over,
@@ -183,9 +192,19 @@ impl Host {
             }
             if let Err(error) = self.apply_batch(queue, &ready) {
                 tracing::error!("changes of the peer wait: {error}");
+                self.try_again_later();
                 return;
             }
         }
+    }
+
+    /// Nobody tells when a disk has room again.
+    fn try_again_later(self: &Arc<Self>) {
+        let host = self.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            host.inbox.send(Inbound::Again);
+        });
     }
 
     /// Whether a cut can be applied now; if not, sees to it that it will be.
@@ -221,10 +240,10 @@ impl Host {
                     return true;
                 }
                 if !std::mem::replace(&mut pending.watched, true) {
-                    let host = self.clone();
+                    let (host, seq) = (self.clone(), pending.cut.seq);
                     self.runtime.spawn(async move {
                         let _ = tokio::time::timeout(left, host.locks.until_free(&inos)).await;
-                        host.inbox.send(Inbound::Again);
+                        host.inbox.send(Inbound::Unlocked(seq));
                     });
                 }
             }

@@ -109,9 +109,6 @@ impl Host {
         let truncates = flags & libc::O_TRUNC != 0;
         let mut data = node.data.lock();
         let file = self.data_file(node, &mut data, writes || truncates)?;
-        if writes || truncates {
-            self.adopt_content(node, &mut data)?;
-        }
         if truncates {
             self.resize(node, &mut data, &file, 0)?;
         }

@@ -110,7 +110,7 @@ impl Host {
             Some((true, false)) => {
                 let Some(node) = self.node(file) else { return };
                 let mut data = node.data.lock();
-                self.adopt_content(&node, &mut data).map_err(|e| e.to_string())
+                self.adopt_content(&node, &mut data, false).map_err(|e| e.to_string())
             }
             _ => return,
         };

@@ -75,6 +75,8 @@ pub(super) enum Inbound {
     },
     /// The peer has made it durable that these are unlinked.
     Gone(Vec<Ack>),
+    /// The locks that this cut waited for are gone, or have been held long enough.
+    Unlocked(Seq),
     /// Something that a cut may have waited for has happened.
     Again,
     /// The session is over.

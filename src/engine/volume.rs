@@ -113,7 +113,7 @@ impl Volume for Host {
         }
         let open = handle.and_then(|h| self.handles.read().get(&h).cloned());
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data)?;
+            self.adopt_content(node, data, true)?;
             if let Some(size) = set.size {
                 let writable = match &open {
                     Some(open) => open.file.clone(),
@@ -268,7 +268,7 @@ impl Volume for Host {
             return Err(Error::NotSupported);
         }
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data)?;
+            self.adopt_content(node, data, true)?;
             self.touch(node)?;
             file.set_xattr(name, value, flags as u32).map_err(xattr_error)
         })
@@ -279,7 +279,7 @@ impl Volume for Host {
             return Err(Error::NotSupported);
         }
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data)?;
+            self.adopt_content(node, data, true)?;
             self.touch(node)?;
             file.remove_xattr(name).map_err(xattr_error)
         })

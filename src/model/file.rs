@@ -189,7 +189,10 @@ impl File {
     }
 
     /// What lies here counts, every byte of it, whatever the peer has.
-    pub(super) fn adopt(&mut self, size: u64, tag: Seq) {
+    pub(super) fn adopt(&mut self, size: u64, tag: Seq, apart: bool) {
+        if apart {
+            (self.body, self.base, self.base_size) = (Version::default(), Version::default(), 0);
+        }
         self.shed = self.shed.max(chunk::count(self.size));
         self.set_size(size);
         self.missing = ChunkSet::new();

@@ -52,8 +52,9 @@ pub enum Record {
     Published { file: FileId },
     /// After power loss: nobody knows what of the file is as the model has it. It is `size` bytes now.
     Unsettled { file: FileId, size: u64, disk: u64 },
-    /// What lies here counts, every byte of it.
-    Adopted { file: FileId, size: u64 },
+    /// What lies here counts, every byte of it. With `apart` it was changed before the peer could be asked, and
+    /// does not stand above what the peer has, but beside it.
+    Adopted { file: FileId, size: u64, apart: bool },
     /// These cuts of the peer are durable here, content included.
     Durable { cuts: Vec<Seq> },
     /// The inode under which a file now lies on the disk.

@@ -223,7 +223,7 @@ impl Share {
                 f.set_size(*size);
                 (f.disk, f.unsettled) = (*disk, true);
             }),
-            Record::Adopted { file, size } => self.change(*file, |f| f.adopt(*size, tag)),
+            Record::Adopted { file, size, apart } => self.change(*file, |f| f.adopt(*size, tag, *apart)),
             Record::Durable { .. } => {}
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
         }
