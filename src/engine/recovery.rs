@@ -156,6 +156,11 @@ fn replay(share: &mut Share, records: &[(Lsn, Vec<u8>)], after: Lsn, end: End) -
             | Record::Created { file, .. } => drop(suspects.insert(*file)),
             _ => {}
         }
+        if let Record::Wrote { file, chunks, .. } = &record {
+            // What was changed here since must not be written over.
+            let bodies = redo.values_mut().filter_map(|r| r.1.as_mut()).flatten().filter(|t| t.file == *file);
+            bodies.filter_map(|t| t.body.as_mut()).for_each(|b| b.changed.subtract(chunks));
+        }
         match record {
             Record::Redo { cut, staged } => {
                 let key = (cut.writer, cut.seq);
@@ -235,6 +240,7 @@ impl Work<'_> {
                     .filter(|at| self.backing.stat(*at).is_ok_and(|s| s.ino == file.disk))
                     .and_then(|at| self.backing.open_file(at, true).ok())
                 else {
+                    self.suspects.insert(taken.file);
                     continue;
                 };
                 let changed_since = ChunkSet::from_iter(file.dirty.since(0));

@@ -33,6 +33,8 @@ pub struct File {
     pub base_size: u64,
     pub body_cut: Seq,
     pub body_tag: Seq,
+    /// Our last cut of the body that the peer has acknowledged.
+    pub body_acked: Seq,
     /// Nanoseconds since 1970; never goes back between two acknowledgements.
     pub stamp: i64,
     pub size: u64,
@@ -206,6 +208,7 @@ impl File {
     /// it is there.
     pub(super) fn agree(&mut self, theirs: &Version, size: u64, seq: Seq) {
         self.dirty.thank(seq);
+        self.body_acked = self.body_acked.max(seq);
         if self.size > size {
             // What the peer never had.
             let mut beyond = ChunkSet::of(size / CHUNK..chunk::count(self.size));
@@ -219,6 +222,7 @@ impl File {
     /// The peer has made durable what our cut `seq` told of the body.
     pub(super) fn thank_body(&mut self, seq: Seq) {
         self.dirty.thank(seq);
+        self.body_acked = self.body_acked.max(seq);
         if self.body_tag <= seq {
             self.settle();
         }

@@ -213,6 +213,10 @@ fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &
 /// since. Where neither has all of it, what is here is all there is.
 fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
     let theirs = chunk::count(body.attrs.size);
+    if share.ours_in(&body.version) < ours.body_acked {
+        // Older than what the peer has acknowledged since: what it has now is yet to come.
+        return BodyVerdict::Nothing;
+    }
     let nowhere = |range: Range<u64>| range.end > chunk::count(ours.size) || ours.missing.overlaps(&range);
     match ours.body.order(&body.version) {
         Order::After if !ours.holds_nothing() => {}

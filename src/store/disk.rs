@@ -47,6 +47,8 @@ pub struct Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub kind: Kind,
+    /// Which file it is: the inode's number and its birth in one, so that no other file ever has the same,
+    /// though file systems use numbers again.
     pub ino: u64,
     /// Bytes.
     pub size: u64,

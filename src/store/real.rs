@@ -8,7 +8,7 @@ use super::disk::{Content, Dir, Disk, File, Kind, Space, Stat, Time};
 use super::error::{Error, Result};
 use crate::model::name::STATE_DIR;
 use rustix::fs::{AtFlags, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, RenameFlags};
-use rustix::fs::{SeekFrom, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{SeekFrom, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -102,7 +102,7 @@ impl Disk for RealDisk {
     }
 
     fn stat(&self, dir: Dir, name: &[u8]) -> io::Result<Stat> {
-        Ok(stat(&rustix::fs::statat(self.dir(dir), name, AtFlags::SYMLINK_NOFOLLOW)?))
+        stat(self.dir(dir), name)
     }
 
     fn rename(&self, from: (Dir, &[u8]), to: (Dir, &[u8]), flags: RenameFlags) -> io::Result<()> {
@@ -138,7 +138,7 @@ impl Disk for RealDisk {
     }
 
     fn root_stat(&self) -> io::Result<Stat> {
-        Ok(stat(&rustix::fs::fstat(&self.root)?))
+        stat(self.root.as_fd(), b"")
     }
 
     fn set_root_times(&self, atime: Option<Time>, mtime: Option<Time>) -> io::Result<()> {
@@ -180,7 +180,7 @@ impl File for RealFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        Ok(stat(&rustix::fs::fstat(&self.0)?))
+        stat(self.0.as_fd(), b"")
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
@@ -243,21 +243,30 @@ pub(crate) fn content(file: impl Into<std::fs::File>) -> Content {
     Arc::new(RealFile(Arc::new(file.into())))
 }
 
-fn stat(stat: &rustix::fs::Stat) -> Stat {
-    let time = |seconds: i64, nanos: u64| Time { seconds, nanos: nanos as u32 };
-    Stat {
-        kind: kind(FileType::from_raw_mode(stat.st_mode)),
-        ino: stat.st_ino,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-        mode: stat.st_mode & 0o7777,
-        nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        atime: time(stat.st_atime, stat.st_atime_nsec),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-    }
+/// What statx(2) tells of `name` in `dir`, or of `dir` itself where the name is empty.
+fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW;
+    flags.set(AtFlags::EMPTY_PATH, name.is_empty());
+    let stat = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+    let time = |time: StatxTimestamp| Time { seconds: time.tv_sec, nanos: time.tv_nsec };
+    let born =
+        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 { time(stat.stx_btime).nanoseconds() } else { 0 };
+    let mut identity = [0; 16];
+    identity[..8].copy_from_slice(&stat.stx_ino.to_le_bytes());
+    identity[8..].copy_from_slice(&born.to_le_bytes());
+    Ok(Stat {
+        kind: kind(FileType::from_raw_mode(stat.stx_mode.into())),
+        ino: xxhash_rust::xxh3::xxh3_64(&identity),
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        atime: time(stat.stx_atime),
+        mtime: time(stat.stx_mtime),
+        ctime: time(stat.stx_ctime),
+    })
 }
 
 fn kind(file_type: FileType) -> Kind {

@@ -35,7 +35,7 @@ struct TornFile {
 /// The metadata store on such a disk.
 struct TornMeta(TornDisk);
 
-/// Which inode; unlike its number never used again.
+/// Which inode.
 type Key = u64;
 type Place = (Dir, Vec<u8>);
 
@@ -64,7 +64,6 @@ struct State {
 }
 
 struct Inode {
-    number: u64,
     open: Arc<()>,
     now: Vec<u8>,
     durable: Vec<u8>,
@@ -256,14 +255,10 @@ impl State {
         self.inodes.retain(|key, inode| {
             named.contains(key) || pending.contains(key) || Arc::strong_count(&inode.open) > 1
         });
-        // As real file systems do: a number is used again as soon as it is durably free.
-        let used: BTreeSet<u64> = self.inodes.values().map(|inode| inode.number).collect();
-        let number = (2..).find(|n| !used.contains(n)).expect("numbers do not end");
         let time = Time::from_nanoseconds(self.now);
         let attrs = Attrs { mode, atime: time, mtime: time, ctime: time, ..Attrs::default() };
         self.next += 1;
         let inode = Inode {
-            number,
             open: Arc::new(()),
             now: Vec::new(),
             durable: Vec::new(),
@@ -348,7 +343,7 @@ impl State {
         let attrs = &inode.attrs;
         Stat {
             kind: Kind::File,
-            ino: inode.number,
+            ino: key,
             size: inode.now.len() as u64,
             blocks: (inode.now.len() as u64).div_ceil(512),
             mode: attrs.mode,
