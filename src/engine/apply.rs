@@ -144,6 +144,8 @@ impl Host {
                 }
                 names.extend(m.old.iter().chain(&m.new).cloned());
             }
+            let arriving: Vec<Name> = moves.iter().filter_map(|m| m.new.clone()).collect();
+            self.half_done.lock().extend(arriving.iter().cloned());
             self.carry_out(&moves)?;
 
             let mut share = self.share.lock();
@@ -153,6 +155,12 @@ impl Host {
             let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
             settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
             self.commit(&mut share, Record::Took { from, files: taken })?;
+            {
+                let mut half_done = self.half_done.lock();
+                for name in &arriving {
+                    half_done.remove(name);
+                }
+            }
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 let Some((unsettled, thanked)) = share.file(cut.file).map(|f| (f.unsettled, f.is_thanked()))
                 else {

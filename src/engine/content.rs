@@ -113,14 +113,19 @@ impl Host {
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
         self.look_behind(node, data, file)?;
-        if let Err(e) = file.write_all_at(bytes, offset) {
-            self.resettle(node, file)?;
-            return Err(e.into());
+        let (written, done) = file.write_most_at(bytes, offset);
+        if let Err(e) = done {
+            // Where the journal is full as well, whoever needs the size next brings it into line.
+            let _ = self.resettle(node, file);
+            // As write(2) does: what there was room for counts.
+            if written == 0 {
+                return Err(e.into());
+            }
         }
         if data.unseen.is_some() {
             data.unseen = Some(file.stat()?.mtime);
         }
-        Ok(bytes.len() as u32)
+        Ok(written as u32)
     }
 
     /// Stores into a mapping beside passthrough readers go to the backing file unseen: where its time moved

@@ -80,6 +80,8 @@ pub struct Host {
     /// Files that may be mapped for writing: their pages are written back each second.
     pub(super) mapped: Mutex<BTreeSet<FileId>>,
 
+    /// Names under which an apply has put something that is not in the journal yet: not for anybody to adopt.
+    pub(super) half_done: Mutex<BTreeSet<Name>>,
     /// Files of the peer that lost against what stands under their names here.
     pub(super) refused: Mutex<BTreeMap<FileId, Name>>,
 

@@ -63,6 +63,7 @@ impl Host {
             handles: RwLock::default(),
             unsure: Mutex::default(),
             mapped: Mutex::default(),
+            half_done: Mutex::default(),
             refused: Mutex::default(),
             next_handle: AtomicU64::new(1),
             budget: Budget::default(),

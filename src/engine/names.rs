@@ -57,6 +57,9 @@ impl Host {
             return Err(Error::NotFound);
         }
         let _names = self.names.write();
+        if self.half_done.lock().contains(name) {
+            return Err(Error::NotFound);
+        }
         let Ok(stat) = self.backing.stat(At::Name(name)) else { return Err(Error::NotFound) };
         let mut share = self.share.lock();
         if share.named(name).is_some() {

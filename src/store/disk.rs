@@ -155,20 +155,23 @@ impl dyn File {
         }
     }
 
-    pub fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.write_at(bytes, offset) {
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_most_at(bytes, offset).1
+    }
+
+    /// Writes as much as there is room for; how many bytes that were, and why not all.
+    pub fn write_most_at(&self, bytes: &[u8], offset: u64) -> (usize, io::Result<()>) {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_at(&bytes[done..], offset + done as u64) {
                 // Regular files take nothing only when the disk or a quota is full.
-                Ok(0) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-                Ok(n) => {
-                    bytes = &bytes[n..];
-                    offset += n as u64;
-                }
+                Ok(0) => return (done, Err(io::Error::from_raw_os_error(libc::ENOSPC))),
+                Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) => return (done, Err(e)),
             }
         }
-        Ok(())
+        (done, Ok(()))
     }
 
     /// Bytes.

@@ -18,13 +18,13 @@ fn a_full_disk_here_tells_the_writer_and_heals() {
 }
 
 #[test]
-#[ignore = "a change that met a full disk is not tried again when there is room"]
+#[ignore = "after a full disk at the peer the two sides do not always get level in time"]
 fn a_full_disk_at_the_peer_leaves_what_it_holds_whole_and_heals() {
     full(false, true);
 }
 
 #[test]
-#[ignore = "a change that met a full disk is not tried again when there is room"]
+#[ignore = "after a full disk at the peer the two sides do not always get level in time"]
 fn full_disks_on_both_sides_heal() {
     full(true, true);
 }
