@@ -166,19 +166,18 @@ impl Host {
                 else {
                     continue;
                 };
-                if verdict.body == BodyVerdict::Keep && !unsettled && thanked {
-                    // The peer had our version and has forgotten it: it must hear of it again.
-                    let mut outbound = self.outbound.lock();
-                    outbound.announced.remove(&cut.file);
-                    outbound.asked.insert(cut.file);
-                    settled.push(cut.file);
+                if verdict.body != BodyVerdict::Keep || !(unsettled || thanked) {
+                    continue;
                 }
-                if verdict.body == BodyVerdict::Keep && unsettled {
+                settled.push(cut.file);
+                if !unsettled {
+                    // The peer had our version and has forgotten it: it must hear of it again.
+                    self.outbound.lock().tell_all(cut.file);
+                } else {
                     let stat =
                         share.file(cut.file).and_then(|f| self.backing.stat(location(cut.file, f)?).ok());
                     let size = stat.map_or(0, |s| s.size);
                     self.commit(&mut share, Record::Adopted { file: cut.file, size, apart: false })?;
-                    settled.push(cut.file);
                     whole.push(cut.file);
                 }
             }
@@ -402,21 +401,8 @@ impl Host {
         let before = file.stat().map_err(wrap)?;
         // Where our own size stays, what lies beyond it is not written.
         let size = if keeps_size { before.size.min(body.attrs.size) } else { body.attrs.size };
-        for piece in &body.pieces {
-            for range in changed.within(&piece.chunks()) {
-                let bytes = chunk::bytes(&range, size);
-                let from = (bytes.start - piece.first * CHUNK) as usize;
-                let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
-                file.write_all_at(part, bytes.start).map_err(wrap)?;
-            }
-        }
-        if let Some(content) = pending.content.get(&id) {
-            for range in changed.iter().flat_map(|r| content.have.within(&r)) {
-                let bytes = chunk::bytes(&range, size);
-                store::copy_range(&content.file, bytes.start, &file, bytes.start, bytes.end - bytes.start)
-                    .map_err(wrap)?;
-            }
-        }
+        let staged = pending.content.get(&id).map(|c| (&c.file, &c.have));
+        pieces::put(&file, changed, size, &body.pieces, staged).map_err(wrap)?;
         if !keeps_size && before.size != size {
             file.set_len(size).map_err(wrap)?;
         }
@@ -520,7 +506,7 @@ impl Host {
             for (id, have) in staged {
                 let name = pieces::staging_name(cut.seq, id);
                 let Ok(file) = self.backing.open_file(At::Staging(&name), false) else { continue };
-                content.insert(id, Staged { file, name, have, same: ChunkSet::new() });
+                content.insert(id, Staged { file, name, have });
             }
             let seq = cut.seq;
             match self.apply(&mut Pending::again(cut, content)) {

@@ -56,18 +56,23 @@ impl Host {
     /// What lies here of a file that power loss left uncertain counts. Who changes it before the peer could
     /// be asked makes a version `apart`: what the peer has is kept beside it.
     pub(super) fn adopt_content(&self, node: &Node, data: &mut Data, apart: bool) -> Result<()> {
-        if !self.share.lock().file(node.id).is_some_and(|f| f.unsettled) {
-            return Ok(());
-        }
-        if !self.share.lock().file(node.id).is_some_and(|f| f.is_whole()) {
+        match self.share.lock().file(node.id) {
+            Some(f) if f.unsettled && f.is_whole() => {}
             // Nothing here to take: what the peer has comes first.
-            return Err(Error::NotHere);
+            Some(f) if f.unsettled => return Err(Error::NotHere),
+            _ => return Ok(()),
         }
         let file = self.data_file(node, data, false)?;
         let record = Record::Adopted { file: node.id, size: file.len()?, apart };
         self.commit(&mut self.share.lock(), record)?;
         self.changed(node, false);
         Ok(())
+    }
+
+    /// What a change of content builds upon: the model knows the size, and what lies here counts.
+    fn ready_for_change(&self, node: &Node, data: &mut Data, file: &Content) -> Result<()> {
+        self.be_sure(node, file)?;
+        self.adopt_content(node, data, true)
     }
 
     /// Writes `bytes` at `offset`, or at the end of the file for `append`. `data` is `node`'s.
@@ -84,8 +89,7 @@ impl Host {
             // Not even past the end does writing nothing change anything.
             return Ok(0);
         }
-        self.be_sure(node, file)?;
-        self.adopt_content(node, data, true)?;
+        self.ready_for_change(node, data, file)?;
         let (offset, before) = {
             let share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -215,8 +219,7 @@ impl Host {
         if size > FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        self.be_sure(node, file)?;
-        self.adopt_content(node, data, true)?;
+        self.ready_for_change(node, data, file)?;
         let before = {
             let mut share = self.share.lock();
             match share.file(node.id).filter(|f| f.name.is_some()) {
@@ -263,8 +266,7 @@ impl Host {
         if range.end > FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        self.be_sure(node, file)?;
-        self.adopt_content(node, data, true)?;
+        self.ready_for_change(node, data, file)?;
         let look = {
             let share = self.share.lock();
             share.file(node.id).filter(|f| f.name.is_some()).map(|f| {

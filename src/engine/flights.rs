@@ -63,6 +63,12 @@ impl Outbound {
         (self.announced.contains(&file), self.everything || self.asked.contains(&file))
     }
 
+    /// The peer is to hear of `file` once more, all of it.
+    pub fn tell_all(&mut self, file: FileId) {
+        self.announced.remove(&file);
+        self.asked.insert(file);
+    }
+
     /// A cut leaves; returns the large ones it must not overtake.
     pub fn take_off(&mut self, seq: Seq, flight: Flight) -> Vec<Seq> {
         let same = |f: &Flight| f.large && f.process.is_some() && f.process == flight.process;

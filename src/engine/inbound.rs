@@ -60,7 +60,11 @@ impl Worker for Applier {
                 Inbound::Content { cut, file, pieces, asked } => {
                     host.stage(&mut self.queue, cut, file, &pieces, &asked)
                 }
-                Inbound::Same { cut, file, chunks } => host.stage_same(&mut self.queue, cut, file, &chunks),
+                Inbound::Same { cut, file, chunks } => {
+                    if let Some(pending) = self.queue.pending.get_mut(&cut) {
+                        pending.same.entry(file).or_default().extend(&chunks);
+                    }
+                }
                 Inbound::Gone(acks) => self.queue.gone.extend(acks),
                 Inbound::Unlocked(seq) => {
                     // Somebody else may have locked them since: then they are watched anew.
@@ -94,7 +98,15 @@ impl Host {
             tracing::debug!(seq, %file, ?absent, "not delivered");
         }
         let staged = absent.is_empty() && {
-            let written = self.staging(pending, file).and_then(|content| {
+            let content = match pending.content.entry(file) {
+                Entry::Occupied(e) => Ok(e.into_mut()),
+                Entry::Vacant(e) => {
+                    let name = pieces::staging_name(seq, file);
+                    let file = self.backing.create(At::Staging(&name), 0o600);
+                    file.map(|file| e.insert(Staged { file, name, have: ChunkSet::new() }))
+                }
+            };
+            let written = content.and_then(|content| {
                 pieces::write_pieces(&content.file, pieces)?;
                 pieces.iter().for_each(|p| content.have.insert(p.chunks()));
                 Ok(())
@@ -106,28 +118,6 @@ impl Host {
         };
         if !staged && let Some(pending) = queue.pending.remove(&seq) {
             self.drop_pending(pending);
-        }
-    }
-
-    /// What the peer was asked for lies in the file already.
-    fn stage_same(&self, queue: &mut Queue, seq: Seq, file: FileId, chunks: &ChunkSet) {
-        let Some(pending) = queue.pending.get_mut(&seq) else { return };
-        match self.staging(pending, file) {
-            Ok(content) => content.same.extend(chunks),
-            Err(error) => tracing::error!("a change of the peer can't be stored here and waits: {error}"),
-        }
-    }
-
-    /// The staging file for content of `file` that comes for a cut.
-    fn staging<'a>(&self, pending: &'a mut Pending, file: FileId) -> store::Result<&'a mut Staged> {
-        match pending.content.entry(file) {
-            Entry::Occupied(e) => Ok(e.into_mut()),
-            Entry::Vacant(e) => {
-                let name = pieces::staging_name(pending.cut.seq, file);
-                let content = self.backing.create(At::Staging(&name), 0o600)?;
-                let (have, same) = (ChunkSet::new(), ChunkSet::new());
-                Ok(e.insert(Staged { file: content, name, have, same }))
-            }
         }
     }
 
@@ -224,12 +214,12 @@ impl Host {
                 tracing::debug!(seq = pending.cut.seq, ?files, hopeless = pending.hopeless, "waiting");
             }
             Readiness::Fetch(needs) => {
-                for (file, version, mut chunks, compare) in needs {
-                    let asked = pending.asked.entry(file).or_default();
-                    chunks.subtract(asked);
-                    asked.extend(&chunks);
-                    if !chunks.is_empty() {
-                        self.fetch.need(Need { cut: pending.cut.seq, file, version, chunks, compare });
+                for mut need in needs {
+                    let asked = pending.asked.entry(need.file).or_default();
+                    need.chunks.subtract(asked);
+                    asked.extend(&need.chunks);
+                    if !need.chunks.is_empty() {
+                        self.fetch.need(need);
                     }
                 }
                 self.pump();
@@ -393,7 +383,13 @@ impl Host {
                 && !lacks.is_empty()
             {
                 lacks.remove(crate::model::chunk::count(body.attrs.size)..u64::MAX);
-                needs.push((cut.file, body.version.clone(), lacks, unsettled));
+                needs.push(Need {
+                    cut: pending.cut.seq,
+                    file: cut.file,
+                    version: body.version.clone(),
+                    chunks: lacks,
+                    compare: unsettled,
+                });
             }
         }
         if !needs.is_empty() && !lazy {

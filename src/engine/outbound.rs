@@ -6,6 +6,7 @@ use super::flights::Outbound;
 use super::host::Host;
 use super::node::Held;
 use super::queues::{Inbound, Trigger};
+use crate::fs::volume::Result;
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
@@ -89,10 +90,7 @@ impl Host {
             Some((true, true)) if self.goes_first() => self.settle(file),
             Some(_) => {}
         }
-        let mut outbound = self.outbound.lock();
-        outbound.announced.remove(&file);
-        outbound.asked.insert(file);
-        drop(outbound);
+        self.outbound.lock().tell_all(file);
         let _ = self.triggers.send(Trigger::Cut(vec![file], None));
     }
 
@@ -110,7 +108,7 @@ impl Host {
             Some((true, false)) => {
                 let Some(node) = self.node(file) else { return };
                 let mut data = node.data.lock();
-                self.adopt_content(&node, &mut data, false).map_err(|e| e.to_string())
+                self.adopt_content(&node, &mut data, false)
             }
             _ => return,
         };
@@ -120,18 +118,18 @@ impl Host {
         let _ = self.triggers.send(Trigger::Cut(vec![file], None));
     }
 
-    fn give_up(&self, file: FileId) -> Result<(), String> {
+    fn give_up(&self, file: FileId) -> Result<()> {
         let _names = self.names.write();
         let mut share = self.share.lock();
         if let Some(name) = share.file(file).and_then(|f| f.name.as_ref()) {
             tracing::warn!("{name} was lost with the power: it was not yet on the disk, here or at the peer");
         }
         let together = share.bonded(file);
-        self.commit(&mut share, Record::Forgotten { file }).map_err(|e| e.to_string())?;
+        self.commit(&mut share, Record::Forgotten { file })?;
         drop(share);
         // What was to move together with it moves without.
         together.into_iter().for_each(|file| drop(self.triggers.send(Trigger::Cut(vec![file], None))));
-        self.unlink_if_there(At::Partial(file)).map_err(|e| e.to_string())
+        Ok(self.unlink_if_there(At::Partial(file))?)
     }
 
     /// Asks the peer for all files that power loss left uncertain.

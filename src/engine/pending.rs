@@ -3,6 +3,7 @@
 //! Invariants: a cut is in the queue once, under its number; staged content stays with the cut it came
 //! for, and after the session with the version of the file it belongs to.
 
+use super::wants::Need;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{Cut, FileCut};
 use crate::model::file;
@@ -23,6 +24,8 @@ pub(super) struct Pending {
     pub cut: Cut,
     pub content: BTreeMap<FileId, Staged>,
     pub asked: BTreeMap<FileId, ChunkSet>,
+    /// Chunks that lie in their files already, as long as these are not certain of them themselves.
+    pub same: BTreeMap<FileId, ChunkSet>,
     pub since: Instant,
     pub watched: bool,
     /// What it waits for will not come.
@@ -32,9 +35,8 @@ pub(super) struct Pending {
 /// What a cut is waiting for.
 pub(super) enum Readiness {
     Ready,
-    /// Content in staging, per file.
-    /// The last: what lies in the file may be the same.
-    Fetch(Vec<(FileId, Version, ChunkSet, bool)>),
+    /// Content in staging.
+    Fetch(Vec<Need>),
     /// These files, which are on their way already.
     Wait(Vec<FileId>),
     /// Programs that hold locks.
@@ -56,8 +58,6 @@ pub(super) struct Staged {
     pub file: Content,
     pub name: String,
     pub have: ChunkSet,
-    /// Chunks that lie in the file already, as long as it is not certain of them itself.
-    pub same: ChunkSet,
 }
 
 /// A cut found in the journal after a crash, with what lies in staging for it.
@@ -85,6 +85,7 @@ impl Queue {
             cut,
             content,
             asked: BTreeMap::new(),
+            same: BTreeMap::new(),
             since: Instant::now(),
             watched: false,
             hopeless: false,
@@ -112,6 +113,7 @@ impl Pending {
             cut,
             content,
             asked: BTreeMap::new(),
+            same: BTreeMap::new(),
             since: Instant::now() - LOCK_PATIENCE,
             watched: true,
             hopeless: false,
@@ -125,9 +127,9 @@ impl Pending {
         body.into_iter().flat_map(|b| &b.pieces).for_each(|p| lacks.remove(p.chunks()));
         if let Some(content) = self.content.get(&file) {
             lacks.subtract(&content.have);
-            if unsettled {
-                lacks.subtract(&content.same);
-            }
+        }
+        if let Some(same) = self.same.get(&file).filter(|_| unsettled) {
+            lacks.subtract(same);
         }
         lacks
     }

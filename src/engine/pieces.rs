@@ -8,6 +8,7 @@ use crate::model::ids::{FileId, Seq};
 use crate::model::limits::{CHUNK, GROUP};
 use crate::store::{self, Content};
 use sha2::{Digest, Sha256};
+use std::io;
 
 /// The bytes of `chunks`, in pieces of at most a chunk group.
 pub(super) fn read_pieces(file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
@@ -37,6 +38,35 @@ pub(super) fn digest(pieces: &[Piece]) -> [u8; 32] {
 /// The staging file's name for content of `file` that `cut` brings.
 pub(super) fn staging_name(cut: Seq, file: FileId) -> String {
     format!("cut-{cut}-{file}")
+}
+
+/// Writes what a cut brings of `chunks` into a file of `size` bytes: its pieces, and what lies in staging for
+/// it. Returns the chunks that were written.
+pub(super) fn put(
+    file: &Content,
+    chunks: &ChunkSet,
+    size: u64,
+    pieces: &[Piece],
+    staged: Option<(&Content, &ChunkSet)>,
+) -> io::Result<ChunkSet> {
+    let mut written = ChunkSet::new();
+    for piece in pieces {
+        for range in chunks.within(&piece.chunks()) {
+            let bytes = chunk::bytes(&range, size);
+            let from = (bytes.start - piece.first * CHUNK) as usize;
+            let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
+            file.write_all_at(part, bytes.start)?;
+            written.insert(range);
+        }
+    }
+    if let Some((staged, have)) = staged {
+        for range in chunks.iter().flat_map(|r| have.within(&r)) {
+            let bytes = chunk::bytes(&range, size);
+            store::copy_range(staged, bytes.start, file, bytes.start, bytes.end - bytes.start)?;
+            written.insert(range);
+        }
+    }
+    Ok(written)
 }
 
 /// Writes the pieces of a large cut into its staging file.

@@ -11,15 +11,15 @@ use super::error::Error;
 use super::location::location;
 use super::metadata::Stored;
 use super::pending::Redo;
+use super::pieces;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::ids::{FileId, Seq, WriterId};
-use crate::model::limits::CHUNK;
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
 use crate::model::share::Share;
-use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Site, Stamp};
+use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Random, Site, Stamp};
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,9 +37,6 @@ pub(super) struct Recovered {
     pub half_done: BTreeSet<Name>,
     pub left_alone: usize,
 }
-
-/// Gives numbers that were never given before.
-pub(super) type Random = Box<dyn FnMut() -> u128 + Send>;
 
 /// A writer that nobody was before.
 pub(super) fn new_writer(random: &mut Random) -> WriterId {
@@ -227,10 +224,11 @@ impl Work<'_> {
     /// Writes once more what cuts of the peer brought shortly before the power went: their records are
     /// there, their bytes may not be. Returns the files that are now as these cuts left them.
     fn rewrite(&mut self, cuts: &[(Redo, Vec<Taken>)]) -> Result<BTreeSet<FileId>, Error> {
-        if !cuts.is_empty() && self.finish_names(&self.backing.list()?.files)? {
-            tracing::debug!("names were brought into line before content was written again");
+        if cuts.is_empty() {
+            return Ok(BTreeSet::new());
         }
-        let mut written = BTreeSet::new();
+        self.finish_names(&self.backing.list()?.files)?;
+        let mut mended = BTreeSet::new();
         for (redo, taken) in cuts {
             for taken in taken {
                 let cut = redo.cut.files.iter().find(|f| f.file == taken.file).and_then(|f| f.body.as_ref());
@@ -249,41 +247,26 @@ impl Work<'_> {
                 chunks.subtract(&changed_since);
                 chunks.remove(chunk::count(file.size)..u64::MAX);
                 let wrap = |source| store::Error::Io { what: "writing a cut once more".into(), source };
-                let staging = format!("cut-{}-{}", redo.cut.seq, taken.file);
-                let staged = self.backing.open_file(At::Staging(&staging), false).ok();
-                let size = body.size.min(file.size);
-                for piece in &cut.pieces {
-                    for range in chunks.within(&piece.chunks()) {
-                        let bytes = chunk::bytes(&range, size);
-                        let from = (bytes.start - piece.first * CHUNK) as usize;
-                        let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
-                        content.write_all_at(part, bytes.start).map_err(wrap)?;
-                    }
-                    chunks.remove(piece.chunks());
-                }
+                let name = pieces::staging_name(redo.cut.seq, taken.file);
+                let staged = self.backing.open_file(At::Staging(&name), false).ok();
                 let have = redo.staged.iter().find(|s| s.0 == taken.file).map(|s| &s.1);
-                if let (Some(staged), Some(have)) = (staged, have) {
-                    for range in have.iter().flat_map(|r| chunks.within(&r)).collect::<Vec<_>>() {
-                        let bytes = chunk::bytes(&range, size);
-                        let len = bytes.end - bytes.start;
-                        store::copy_range(&staged, bytes.start, &content, bytes.start, len).map_err(wrap)?;
-                        chunks.remove(range);
-                    }
-                }
+                let size = body.size.min(file.size);
+                let written = pieces::put(&content, &chunks, size, &cut.pieces, staged.as_ref().zip(have));
+                chunks.subtract(&written.map_err(wrap)?);
                 if content.len().map_err(wrap)? != file.size {
                     content.set_len(file.size).map_err(wrap)?;
                 }
                 store::apply_attrs(&content, &cut.attrs, false).map_err(wrap)?;
                 // What could not be written again is asked of the peer, as all that is uncertain.
                 if chunks.is_empty() && !self.suspects.contains(&taken.file) {
-                    written.insert(taken.file);
+                    mended.insert(taken.file);
                 } else {
                     self.suspects.insert(taken.file);
                 }
             }
         }
-        written.retain(|id| !self.suspects.contains(id));
-        Ok(written)
+        mended.retain(|id| !self.suspects.contains(id));
+        Ok(mended)
     }
 
     /// Brings directory and share into line. Returns how many entries of the directory are not ours.

@@ -218,15 +218,12 @@ fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
         return BodyVerdict::Nothing;
     }
     let nowhere = |range: Range<u64>| range.end > chunk::count(ours.size) || ours.missing.overlaps(&range);
-    match ours.body.order(&body.version) {
-        Order::After if !ours.holds_nothing() => {}
-        _ if body.lacks.iter().any(nowhere) => {
-            return BodyVerdict::Keep;
-        }
-        _ if ours.holds_nothing() => return BodyVerdict::Take(ChunkSet::of(0..theirs)),
-        _ => {}
+    let (order, nothing) = (ours.body.order(&body.version), ours.holds_nothing());
+    if (order != Order::After || nothing) && body.lacks.iter().any(nowhere) {
+        return BodyVerdict::Keep;
     }
-    match ours.body.order(&body.version) {
+    match order {
+        _ if nothing => BodyVerdict::Take(ChunkSet::of(0..theirs)),
         Order::Equal | Order::Before => BodyVerdict::Take(ChunkSet::of(0..theirs)),
         Order::After => {
             let told = share.ours_in(&body.version);

@@ -242,6 +242,10 @@ impl Share {
                 (self.unthanked.contains(&id) != file.is_thanked(), "it is unthanked, or is held to be"),
                 (self.lacking.contains(&id) != file.is_whole(), "it lacks content, or is held to"),
                 (
+                    self.unsettled.contains(&id) == (file.unsettled && file.name.is_some()),
+                    "it is unsettled, or is held to be",
+                ),
+                (
                     file.left.iter().all(|n| self.left.get(n).is_some_and(|l| l.contains(&id))),
                     "a name it left is forgotten",
                 ),
@@ -264,6 +268,7 @@ impl Share {
             (self.fresh.iter().all(|id| self.files.contains_key(id)), "a fresh file"),
             (self.unthanked.iter().all(|id| self.files.contains_key(id)), "an unthanked file"),
             (self.lacking.iter().all(|id| self.files.contains_key(id)), "a file that lacks content"),
+            (self.unsettled.iter().all(|id| self.files.contains_key(id)), "an unsettled file"),
         ];
         match counts.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(format!("{what} without its file")),

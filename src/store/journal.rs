@@ -155,7 +155,7 @@ impl Journal {
         let mut buffer = std::mem::take(&mut tail.buffer);
         put_record(&mut buffer, lsn, payload);
         let at = tail.last().bytes;
-        let written = write(&tail.file, &buffer, at);
+        let written = tail.file.write_all_at(&buffer, at);
         let length = buffer.len() as u64;
         if buffer.capacity() <= KEPT_BUFFER {
             tail.buffer = buffer;
@@ -297,19 +297,6 @@ impl Tail {
     fn last_mut(&mut self) -> &mut Segment {
         let last = self.segments.len() - 1;
         &mut self.segments[last]
-    }
-}
-
-/// One write, or none.
-fn write(file: &Content, bytes: &[u8], at: u64) -> io::Result<()> {
-    loop {
-        match file.write_at(bytes, at) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-            Ok(n) if n == bytes.len() => return Ok(()),
-            // Regular files take less only when the disk or a quota is full.
-            Ok(_) => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-        }
     }
 }
 

@@ -29,4 +29,4 @@ pub use identity::{Identity, load_or_create};
 pub use journal::{Journal, Lsn, Records};
 pub use metadata::{MetaStore, Opened, Stored};
 pub use real::RealDisk;
-pub use site::Site;
+pub use site::{Random, Site};

@@ -10,14 +10,16 @@ use super::real::RealDisk;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Gives numbers that were never given before, here or anywhere.
+pub type Random = Box<dyn FnMut() -> u128 + Send>;
+
 pub struct Site {
     pub disk: Arc<dyn Disk>,
     pub meta: Box<dyn MetaStore>,
     pub opened: Opened,
     /// Names this boot of the machine.
     pub boot: String,
-    /// Gives numbers that were never given before, here or anywhere.
-    pub random: Box<dyn FnMut() -> u128 + Send>,
+    pub random: Random,
 }
 
 impl Site {
