@@ -8,11 +8,12 @@ use super::latch::Latch;
 use crate::model::ids::FileId;
 use crate::model::name::{Name, STATE_DIR};
 use bincode::{Decode, Encode};
+use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where content lies.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +51,10 @@ pub struct Listing {
 pub struct Backing {
     disk: Arc<dyn Disk>,
     latch: Latch,
-    /// Whether names in [`DIRS`] have changed since they were synced.
-    changed: [AtomicBool; DIRS.len()],
+    /// How often names in [`DIRS`] have changed.
+    changed: [AtomicU64; DIRS.len()],
+    /// As `changed`, when they were last synced; held during a sync, so that nobody returns before it is done.
+    synced: [Mutex<u64>; DIRS.len()],
 }
 
 /// The directories that content lies in.
@@ -69,8 +72,13 @@ pub fn is_shareable(stat: &Stat) -> bool {
 
 impl Backing {
     pub fn new(disk: Arc<dyn Disk>) -> Backing {
-        // A crash may have left names that were never synced.
-        Backing { disk, latch: Latch::default(), changed: [const { AtomicBool::new(true) }; DIRS.len()] }
+        Backing {
+            disk,
+            latch: Latch::default(),
+            // A crash may have left names that were never synced.
+            changed: [const { AtomicU64::new(1) }; DIRS.len()],
+            synced: [const { Mutex::new(0) }; DIRS.len()],
+        }
     }
 
     /// Everything in the share's directory. Files that come and go meanwhile may or may not be in it.
@@ -171,9 +179,12 @@ impl Backing {
 
     /// Makes every name durable: what was created, renamed and removed before the call.
     pub fn sync_names(&self) -> Result<()> {
-        for (dir, changed) in DIRS.iter().zip(&self.changed) {
-            if changed.swap(false, Ordering::AcqRel) {
+        for ((dir, changed), synced) in DIRS.iter().zip(&self.changed).zip(&self.synced) {
+            let mut synced = synced.lock();
+            let now = changed.load(Ordering::Acquire);
+            if *synced != now {
                 self.latch.run("cannot sync a directory of the share", || self.disk.sync_dir(*dir))?;
+                *synced = now;
             }
         }
         Ok(())
@@ -181,7 +192,7 @@ impl Backing {
 
     fn note_change(&self, dir: Dir) {
         if let Some(at) = DIRS.iter().position(|d| *d == dir) {
-            self.changed[at].store(true, Ordering::Release);
+            self.changed[at].fetch_add(1, Ordering::Release);
         }
     }
 
