@@ -385,14 +385,10 @@ impl Change {
 }
 
 impl NameChange {
+    /// Changes of different entries reach the disk in any order, those of one entry in theirs: as on every file
+    /// system, a name that was moved away is not overwritten by what came after it.
     fn fits(&self, names: &BTreeMap<Place, Key>) -> bool {
-        // A name that was to be replaced may hold something else after a power cut, or nothing; what moves
-        // must be where it was.
-        let moved: BTreeSet<Key> = self.after.iter().filter_map(|(_, key)| *key).collect();
-        self.before.iter().all(|(place, key)| match key {
-            Some(key) if moved.contains(key) || self.after.len() == 1 => names.get(place) == Some(key),
-            _ => true,
-        })
+        self.before.iter().all(|(place, key)| names.get(place) == key.as_ref())
     }
 
     fn apply(&self, names: &mut BTreeMap<Place, Key>) {
