@@ -217,22 +217,24 @@ fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
         // Older than what the peer has acknowledged since: what it has now is yet to come.
         return BodyVerdict::Nothing;
     }
-    let nowhere = |range: Range<u64>| range.end > chunk::count(ours.size) || ours.missing.overlaps(&range);
     let (order, nothing) = (ours.body.order(&body.version), ours.holds_nothing());
-    if (order != Order::After || nothing) && body.lacks.iter().any(nowhere) {
+    let mut chunks = ChunkSet::of(0..theirs);
+    if order == Order::After && !nothing {
+        let told = share.ours_in(&body.version);
+        if ours.size_tag > told {
+            chunks.remove(chunk::count(ours.size)..u64::MAX);
+        }
+        ours.dirty.since(told).for_each(|range| chunks.remove(range));
+    }
+    let nowhere = |range: Range<u64>| range.end > chunk::count(ours.size) || ours.missing.overlaps(&range);
+    if chunks.iter().flat_map(|range| body.lacks.within(&range)).any(nowhere) {
         return BodyVerdict::Keep;
     }
     match order {
-        _ if nothing => BodyVerdict::Take(ChunkSet::of(0..theirs)),
-        Order::Equal | Order::Before => BodyVerdict::Take(ChunkSet::of(0..theirs)),
-        Order::After => {
-            let told = share.ours_in(&body.version);
-            let end = if ours.size_tag > told { theirs.min(chunk::count(ours.size)) } else { theirs };
-            let mut chunks = ChunkSet::of(0..end);
-            ours.dirty.since(told).for_each(|range| chunks.remove(range));
-            BodyVerdict::Agree(chunks)
-        }
-        Order::Concurrent => BodyVerdict::Yield { changed: ChunkSet::of(0..theirs), copy: ours.is_edited() },
+        Order::Equal | Order::Before => BodyVerdict::Take(chunks),
+        _ if nothing => BodyVerdict::Take(chunks),
+        Order::After => BodyVerdict::Agree(chunks),
+        Order::Concurrent => BodyVerdict::Yield { changed: chunks, copy: ours.is_edited() },
     }
 }
 
