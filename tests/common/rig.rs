@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 pub const SYNCFS: &str = env!("CARGO_BIN_EXE_syncfs");
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `done` says so. Only for what has no event of its own.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -343,6 +343,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Where somebody wants to read what the daemons said: `SYNCFS_KEEP=DIRECTORY`.
+            if let (Ok(keep), Some(name)) = (std::env::var("SYNCFS_KEEP"), self.log.file_name()) {
+                let _ = std::fs::copy(&self.log, Path::new(&keep).join(name));
+            }
+        }
         // The last resort: a mount that nobody uses any more ends its daemon, living or dead.
         while mounted(&self.dir) {
             if rustix::mount::unmount(&self.dir, rustix::mount::UnmountFlags::DETACH).is_err() {

@@ -22,8 +22,10 @@ fn a_failed_fsync_is_told_and_never_becomes_a_success() {
         pair.a.save("other", &noise(2, 5_000));
         pair.a.flush();
         let file = File::options().read(true).write(true).open(pair.a.path("f")).unwrap();
-        file.write_all_at(&noise(3, 3_000), 500).unwrap();
+        file.write_all_at(&noise(3, 2_000), 500).unwrap();
         let tracer = trace(&mut pair.a, call, "error=EIO");
+        // The first write to a file that the peer has waits for the disk itself; this one does not.
+        file.write_all_at(&noise(3, 3_000), 500).unwrap();
         assert_eq!(errno(file.sync_all()), libc::EIO, "{call} failed below");
         drop(tracer);
         // The disk says yes again, but what it failed to write is not written.

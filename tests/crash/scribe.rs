@@ -1,7 +1,7 @@
 //! A user who notes for every byte which fsync covered it.
 //!
 //! Invariant: what is demanded after a power cut is what any disk file system owes: what fsync returned for is
-//! there; each page of anything later is as it was or as it became.
+//! there; each page of anything later is as it was or as it became, and so is each chunk.
 
 use crate::rig::noise;
 use crate::user::Dice;
@@ -17,6 +17,8 @@ const SLOT: usize = 1300;
 const SLOTS: u64 = 60;
 /// What a disk writes as a whole.
 const PAGE: usize = 512;
+/// What one host asks the other for.
+const CHUNK: usize = 1000;
 /// Files that are saved as editors do.
 const SAVED: u64 = 5;
 
@@ -29,6 +31,8 @@ pub struct Scribe {
     /// Records of the log and versions of each slot: what fsync covers, and what was begun.
     lines: Mark,
     cells: Vec<Mark>,
+    /// What a power cut made of slots, as versions of their own.
+    torn: BTreeMap<(u64, u64), Vec<u8>>,
     /// Versions of files that are saved by renaming: what was durable, and what was begun.
     saved: BTreeMap<u64, Mark>,
     pub fsyncs: u64,
@@ -56,6 +60,14 @@ fn saved(name: u64, version: u64) -> Vec<u8> {
     noise(name << 40 | version << 1 | 1, 700 + (version as usize * 977) % 20_000)
 }
 
+/// A file that ends before reads as zeros where it has not been extended.
+fn slot_of(slots: &[u8], slot: u64) -> Vec<u8> {
+    let from = slot as usize * SLOT;
+    let mut found = slots.get(from..slots.len().min(from + SLOT)).unwrap_or_default().to_vec();
+    found.resize(SLOT, 0);
+    found
+}
+
 impl Scribe {
     pub fn new(dir: &Path, prefix: &str, seed: u64) -> Scribe {
         Scribe {
@@ -66,9 +78,14 @@ impl Scribe {
             slots: None,
             lines: Mark::default(),
             cells: vec![Mark::default(); SLOTS as usize],
+            torn: BTreeMap::new(),
             saved: BTreeMap::new(),
             fsyncs: 0,
         }
+    }
+
+    fn version(&self, slot: u64, version: u64) -> Vec<u8> {
+        self.torn.get(&(slot, version)).cloned().unwrap_or_else(|| cell(slot, version))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -191,16 +208,15 @@ impl Scribe {
 
     fn check_slots(&self, exactly: bool, slots: &[u8]) -> Result<(), String> {
         for (n, mark) in (0..).zip(&self.cells) {
-            let from = n as usize * SLOT;
-            let mut found = slots.get(from..slots.len().min(from + SLOT)).unwrap_or_default().to_vec();
-            // A file that ends before reads as zeros where it has not been extended.
-            found.resize(SLOT, 0);
-            let versions: Vec<Vec<u8>> = mark.may_be(exactly).map(|v| cell(n, v)).collect();
+            let (from, found) = (n as usize * SLOT, slot_of(slots, n));
+            let versions: Vec<Vec<u8>> = mark.may_be(exactly).map(|v| self.version(n, v)).collect();
             let mut at = 0;
             while at < SLOT {
-                let end = (((from + at) / PAGE + 1) * PAGE - from).min(SLOT);
+                // Torn where the disk tears, or where what the peer has was put in.
+                let next = |unit: usize| ((from + at) / unit + 1) * unit - from;
+                let end = next(PAGE).min(next(CHUNK)).min(SLOT);
                 if !versions.iter().any(|v| v[at..end] == found[at..end]) {
-                    let old = (0..mark.durable).find(|v| cell(n, *v)[at..end] == found[at..end]);
+                    let old = (0..mark.durable).find(|v| self.version(n, *v)[at..end] == found[at..end]);
                     return Err(format!("slot {n} from {at}, {mark:?}, is of version {old:?}"));
                 }
                 at = end;
@@ -228,14 +244,19 @@ impl Scribe {
         let get = |name: &str| read(&format!("{}-{name}", self.prefix));
         let log = get("log").unwrap_or_default();
         let whole = (1..).zip(log.chunks(SLOT)).take_while(|(n, found)| *found == cell(SLOTS, *n)).count();
-        self.lines = Mark { durable: whole as u64, accepted: whole as u64, begun: self.lines.begun };
+        // The log goes on where it ends now.
+        self.lines = Mark { durable: whole as u64, accepted: whole as u64, begun: whole as u64 };
         let slots = get("slots").unwrap_or_default();
-        for (n, mark) in (0..).zip(&mut self.cells) {
-            let from = n as usize * SLOT;
-            let found = slots.get(from..slots.len().min(from + SLOT)).unwrap_or_default();
-            if let Some(version) = mark.may_be(false).find(|v| cell(n, *v) == found) {
-                (mark.accepted, mark.durable) = (version, version);
-            }
+        for n in 0..SLOTS {
+            let found = slot_of(&slots, n);
+            let known = self.cells[n as usize].may_be(false).find(|v| self.version(n, *v) == found);
+            let mark = &mut self.cells[n as usize];
+            let version = known.unwrap_or_else(|| {
+                mark.begun += 1;
+                self.torn.insert((n, mark.begun), found);
+                mark.begun
+            });
+            (mark.accepted, mark.durable) = (version, version);
         }
         for (name, mark) in &mut self.saved {
             let found = get(&name.to_string());
