@@ -2,13 +2,19 @@
 //!
 //! Invariant: times before 1970 survive both ways.
 
+use super::node::Data;
 use crate::fs::volume::{Attr, Ino, Result};
 use crate::store::{self, Content};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The attributes of an open file.
-pub(super) fn attr_of(file: &Content, ino: Ino) -> Result<Attr> {
-    Ok(attr(&file.stat()?, ino))
+/// The attributes of an open file, whose node's data is `data`.
+pub(super) fn attr_of(file: &Content, data: &Data, ino: Ino) -> Result<Attr> {
+    let mut attr = attr(&file.stat()?, ino);
+    if data.orphan.is_some() {
+        // Perhaps still in its grave.
+        attr.nlink = 0;
+    }
+    Ok(attr)
 }
 
 /// Attributes as they were found on the disk.

@@ -359,7 +359,8 @@ impl Host {
     }
 
     /// Records an attribute change that is about to happen.
-    pub(super) fn touch(&self, node: &Node) -> Result<()> {
+    pub(super) fn touch(&self, node: &Node, data: &mut Data) -> Result<()> {
+        self.adopt_content(node, data, true)?;
         let fresh = {
             let mut share = self.share.lock();
             let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };

@@ -22,7 +22,7 @@ use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
-use crate::store::{self, Content};
+use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -337,11 +337,19 @@ impl Host {
 
     /// Announces the cuts that were taken, once they are durable. Called by who holds `cutting`.
     pub(super) fn announce(&self) -> store::Result<()> {
-        if self.outbound.lock().ready.is_empty() {
-            return Ok(());
+        let buried = std::mem::take(&mut *self.buried.lock());
+        let ready = !self.outbound.lock().ready.is_empty();
+        if ready {
+            // A file that the peer knows is here, though perhaps not yet all that was written into it.
+            self.backing.sync_names()?;
         }
-        // A number that the peer knows is never forgotten here.
-        self.journal.sync(self.journal.end())?;
+        if ready || !buried.is_empty() {
+            // A number that the peer knows is never forgotten here, nor that a file was unlinked.
+            self.journal.sync(self.journal.end())?;
+        }
+        for grave in buried {
+            self.unlink_if_there(At::Staging(&grave))?;
+        }
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         ready.into_iter().for_each(|cut| self.tell(Message::Announce(cut)));
         Ok(())

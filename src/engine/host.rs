@@ -81,6 +81,8 @@ pub struct Host {
 
     /// Names under which an apply has put something that is not in the journal yet: not for anybody to adopt.
     pub(super) half_done: Mutex<BTreeSet<Name>>,
+    /// Files that were unlinked here, in staging until the journal that says so is durable.
+    pub(super) buried: Mutex<Vec<String>>,
     /// Files of the peer that lost against what stands under their names here.
     pub(super) refused: Mutex<BTreeMap<FileId, Name>>,
 

@@ -64,6 +64,7 @@ impl Host {
             unsure: Mutex::default(),
             mapped: Mutex::default(),
             half_done: Mutex::default(),
+            buried: Mutex::default(),
             refused: Mutex::default(),
             next_handle: AtomicU64::new(1),
             budget: Budget::default(),
@@ -81,6 +82,8 @@ impl Host {
             key: Mutex::default(),
         });
         host.redo(recovered.redo, &recovered.half_done)?;
+        // What lies in staging is the proof of records that are not durable yet.
+        host.journal.sync(host.journal.end())?;
         host.backing.clear_staging()?;
         host.checkpoint(false)?;
         Ok(host)

@@ -59,7 +59,9 @@ mod outbound;
 mod pending;
 mod pieces;
 mod queues;
+mod reconcile;
 mod recovery;
+mod relocate;
 mod serve;
 pub mod status;
 #[cfg(feature = "simulation")]

@@ -8,6 +8,7 @@ use super::attrs::attr_of;
 use super::host::Host;
 use super::node::{Data, Handle, Held};
 use super::queues::Trigger;
+use super::relocate::grave;
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
 use crate::model::ids::FileId;
@@ -94,7 +95,7 @@ impl Host {
                     let node = self.nodes.get(id, ino);
                     let mut data = node.data.lock();
                     data.opened(&file, true);
-                    let attr = attr_of(&file, ino)?;
+                    let attr = attr_of(&file, &data, ino)?;
                     let opened = self.opened(caller, &node, &mut data, file, flags)?;
                     return Ok((attr, opened));
                 }
@@ -104,7 +105,7 @@ impl Host {
         let opened = self.open_node(caller, &node, flags)?;
         let data = node.data.lock();
         let file = data.open().ok_or(Error::NotFound)?;
-        Ok((attr_of(&file, node.ino)?, opened))
+        Ok((attr_of(&file, &data, node.ino)?, opened))
     }
 
     pub(super) fn open_node(&self, caller: Caller, node: &Held, flags: i32) -> Result<Opened> {
@@ -183,19 +184,33 @@ impl Host {
         let group = self.writers.lock().group(id);
         let mut share = self.share.lock();
         let file = share.file(id).ok_or(Error::NotFound)?;
-        let (partial, missing) = (file.partial, file.missing.clone());
+        let (partial, missing, told) = (file.partial, file.missing.clone(), !file.is_untold());
         if group.len() > 1 {
             self.commit(&mut share, Record::Bonded { files: group.clone() })?;
         }
         self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
         drop(share);
         data.orphan = Some(missing);
-        self.unlink_if_there(if partial { At::Partial(id) } else { At::Name(&name) })?;
+        match partial {
+            true => self.unlink_if_there(At::Partial(id))?,
+            false if told && self.bury(&name, id) => {}
+            false => self.unlink_if_there(At::Name(&name))?,
+        }
         drop(data);
         let _ = self.triggers.send(Trigger::Cut(group, None));
         self.names_moved();
         self.moved();
         Ok(())
+    }
+
+    /// Puts a file that was unlinked where recovery finds it, until the record of that is durable.
+    fn bury(&self, name: &Name, id: FileId) -> bool {
+        let grave = grave(id);
+        let buried = self.backing.rename(At::Name(name), At::Staging(&grave), RenameFlags::empty()).is_ok();
+        if buried {
+            self.buried.lock().push(grave);
+        }
+        buried
     }
 
     pub(super) fn rename_name(&self, from: &[u8], to: &[u8], flags: u32) -> Result<()> {

@@ -86,14 +86,14 @@ impl Volume for Host {
         }
         if let Some(open) = handle.and_then(|h| self.handles.read().get(&h).cloned()) {
             // Under the lock: an apply in progress shows either before or after.
-            let _data = open.node.data.lock();
-            return attr_of(&open.file, ino);
+            let data = open.node.data.lock();
+            return attr_of(&open.file, &data, ino);
         }
         let id = self.share.lock().by_ino(ino);
         if let Some(node) = id.and_then(|id| self.nodes.find(id)).or_else(|| self.nodes.by_ino(ino)) {
             let mut data = node.data.lock();
             let file = self.data_file(&node, &mut data, false)?;
-            return attr_of(&file, ino);
+            return attr_of(&file, &data, ino);
         }
         let _names = self.names.read();
         let stat = id.and_then(|id| self.stat(id)).ok_or(Error::NotFound)?;
@@ -113,7 +113,6 @@ impl Volume for Host {
         }
         let open = handle.and_then(|h| self.handles.read().get(&h).cloned());
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data, true)?;
             if let Some(size) = set.size {
                 let writable = match &open {
                     Some(open) => open.file.clone(),
@@ -122,7 +121,7 @@ impl Volume for Host {
                 self.resize(node, data, &writable, size)?;
             }
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
-                self.touch(node)?;
+                self.touch(node, data)?;
             }
             if set.uid.is_some() || set.gid.is_some() {
                 file.set_owner(set.uid, set.gid)?;
@@ -133,7 +132,7 @@ impl Volume for Host {
             if set.atime.is_some() || set.mtime.is_some() {
                 file.set_times(set.atime.map(disk_time), set.mtime.map(disk_time))?;
             }
-            attr_of(file, ino)
+            attr_of(file, data, ino)
         })
     }
 
@@ -148,7 +147,7 @@ impl Volume for Host {
             return Err(Error::Exists);
         }
         let (_, ino, file) = self.make(caller, &name, mode)?;
-        attr_of(&file, ino)
+        Ok(attr(&file.stat()?, ino))
     }
 
     fn open(&self, caller: Caller, ino: Ino, flags: i32) -> Result<Opened> {
@@ -268,8 +267,7 @@ impl Volume for Host {
             return Err(Error::NotSupported);
         }
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data, true)?;
-            self.touch(node)?;
+            self.touch(node, data)?;
             file.set_xattr(name, value, flags as u32).map_err(xattr_error)
         })
     }
@@ -279,8 +277,7 @@ impl Volume for Host {
             return Err(Error::NotSupported);
         }
         self.change(ino, |node, data, file| {
-            self.adopt_content(node, data, true)?;
-            self.touch(node)?;
+            self.touch(node, data)?;
             file.remove_xattr(name).map_err(xattr_error)
         })
     }

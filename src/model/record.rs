@@ -61,6 +61,19 @@ pub enum Record {
     Lies { file: FileId, disk: u64 },
 }
 
+impl Record {
+    /// The files whose names it changes.
+    pub fn moves(&self) -> Vec<FileId> {
+        match self {
+            Record::Moved { moves } => moves.iter().map(|m| m.0).collect(),
+            Record::Took { files, .. } => {
+                files.iter().filter(|t| t.place.is_some()).map(|t| t.file).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Which registers of a file a cut includes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CutMark {

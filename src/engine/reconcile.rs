@@ -1,0 +1,221 @@
+//! The directory and the share brought into line, file by file, once every file lies under its name.
+//!
+//! Invariants: nothing is deleted because something is missing; a name that is missing here comes back
+//! from the peer; content that is found changed is an edit, and after power loss the peer is asked first.
+
+use super::error::Error;
+use super::location::location;
+use super::pending::Redo;
+use super::pieces;
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::codec;
+use crate::model::file::File;
+use crate::model::ids::FileId;
+use crate::model::name::Name;
+use crate::model::record::{Record, Taken};
+use crate::model::share::Share;
+use crate::store::{self, At, Backing, Journal, Stamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How the last daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Never,
+    Clean,
+    /// Killed: the page cache, and with it every write, is intact.
+    Killed,
+    /// The machine went down: only what was synced is certain.
+    Lost,
+}
+
+/// The directory and the share, while they are brought into line.
+pub(super) struct Reconciler<'a> {
+    pub backing: &'a Backing,
+    pub journal: &'a Journal,
+    pub share: &'a mut Share,
+    pub end: End,
+    /// Files that the journal speaks of since the last checkpoint.
+    pub explained: BTreeSet<FileId>,
+    /// Files that power loss may have left otherwise than the journal says.
+    pub suspects: BTreeSet<FileId>,
+    /// Names that files had at the checkpoint or since, and gave up.
+    pub former: BTreeMap<FileId, BTreeSet<Name>>,
+    /// Files whose state a cut of the peer decides: one that is applied again, or was written again.
+    pub redone: BTreeSet<FileId>,
+}
+
+impl Reconciler<'_> {
+    pub fn commit(&mut self, record: Record) -> store::Result<()> {
+        tracing::debug!(?record, "recovery");
+        self.journal.append(&codec::encode(&record))?;
+        self.share.apply(&record);
+        Ok(())
+    }
+
+    /// Writes once more what cuts of the peer brought shortly before the power went: their records are
+    /// there, their bytes may not be.
+    pub fn rewrite(&mut self, cuts: &[(Redo, Vec<Taken>)]) -> Result<(), Error> {
+        let mut mended = BTreeSet::new();
+        for (redo, taken) in cuts {
+            for taken in taken {
+                let cut = redo.cut.files.iter().find(|f| f.file == taken.file).and_then(|f| f.body.as_ref());
+                let (Some(body), Some(cut)) = (&taken.body, cut) else { continue };
+                let Some(file) = self.share.file(taken.file).filter(|f| f.name.is_some()) else { continue };
+                let Some(content) = location(taken.file, file)
+                    .filter(|at| self.backing.stat(*at).is_ok_and(|s| s.ino == file.disk))
+                    .and_then(|at| self.backing.open_file(at, true).ok())
+                else {
+                    self.suspects.insert(taken.file);
+                    continue;
+                };
+                let changed_since = ChunkSet::from_iter(file.dirty.since(0));
+                let mut chunks = body.changed.clone();
+                chunks.subtract(&body.missing);
+                chunks.subtract(&changed_since);
+                chunks.remove(chunk::count(file.size)..u64::MAX);
+                let wrap = |source| store::Error::Io { what: "writing a cut once more".into(), source };
+                let name = pieces::staging_name(redo.cut.seq, taken.file);
+                let staged = self.backing.open_file(At::Staging(&name), false).ok();
+                let have = redo.staged.iter().find(|s| s.0 == taken.file).map(|s| &s.1);
+                let size = body.size.min(file.size);
+                let written = pieces::put(&content, &chunks, size, &cut.pieces, staged.as_ref().zip(have));
+                chunks.subtract(&written.map_err(wrap)?);
+                if content.len().map_err(wrap)? != file.size {
+                    content.set_len(file.size).map_err(wrap)?;
+                }
+                store::apply_attrs(&content, &cut.attrs, false).map_err(wrap)?;
+                // What could not be written again is asked of the peer, as all that is uncertain.
+                if chunks.is_empty() && !self.suspects.contains(&taken.file) {
+                    mended.insert(taken.file);
+                } else {
+                    self.suspects.insert(taken.file);
+                }
+            }
+        }
+        self.redone.extend(mended.difference(&self.suspects));
+        Ok(())
+    }
+
+    /// Brings directory and share into line. Returns how many entries of the directory are not ours.
+    pub fn line_up(&mut self, half_done: &BTreeSet<Name>) -> Result<usize, Error> {
+        let listing = self.backing.list()?;
+        let disk: BTreeMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
+        let partial: BTreeSet<FileId> = self.backing.list_partial()?.into_iter().collect();
+        let files: BTreeMap<FileId, File> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
+        for (id, file) in files {
+            let Some(name) = &file.name else { continue };
+            match disk.get(name) {
+                _ if self.redone.contains(&id) => {}
+                Some(stamp) if !file.partial && self.is_uncertain(id, &file, stamp) => {
+                    self.doubt(id, &file, *stamp)?
+                }
+                Some(stamp) if !file.partial => self.check(id, &file, *stamp)?,
+                None if !file.partial => self.bring_back(id, &file)?,
+                Some(_) if partial.contains(&id) && !file.is_whole() => self.stranger(id, name, &disk)?,
+                _ if partial.contains(&id) => self.check_partial(id, &file)?,
+                _ => self.bring_back(id, &file)?,
+            }
+        }
+        for id in partial {
+            if self.share.file(id).is_none_or(|f| !f.partial) && !self.redone.contains(&id) {
+                self.backing.unlink(At::Partial(id))?;
+            }
+        }
+        for (name, stamp) in &listing.files {
+            if half_done.contains(name) {
+                continue;
+            }
+            if self.share.named(name).is_none() {
+                let file = self.share.next_file();
+                let name = name.clone();
+                self.commit(Record::Created { file, name, size: stamp.size, disk: stamp.ino })?;
+            }
+        }
+        Ok(listing.left_alone)
+    }
+
+    /// Whether power loss may have left something else in a file than the model says.
+    fn is_uncertain(&self, id: FileId, file: &File, stamp: &Stamp) -> bool {
+        let replaced = file.disk != stamp.ino && self.explained.contains(&id);
+        self.end == End::Lost && (self.suspects.contains(&id) || replaced)
+    }
+
+    /// What lies there may be older than what the peer acknowledged: the peer is asked first, where it may
+    /// know the file.
+    fn doubt(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
+        if file.is_untold() {
+            let chunks = ChunkSet::of(0..chunk::count(stamp.size));
+            self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
+            return self.commit(Record::Lies { file: id, disk: stamp.ino });
+        }
+        self.commit(Record::Unsettled { file: id, size: stamp.size, disk: stamp.ino })
+    }
+
+    /// A file lies where it should: has anybody changed it meanwhile?
+    fn check(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
+        let same = file.recorded == Some((stamp.mtime, stamp.ctime)) && file.disk == stamp.ino;
+        if same && file.size == stamp.size {
+            return Ok(());
+        }
+        // Ended in mid-work: what we wrote ourselves is in the journal, and the dead mount kept others
+        // away. Only the size may lag behind a record.
+        let known = !file.is_thanked() || self.explained.contains(&id);
+        let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known;
+        if ours {
+            if file.size != stamp.size && self.end == End::Lost {
+                return self.doubt(id, file, stamp);
+            }
+            if file.size != stamp.size {
+                self.commit(Record::Resized { file: id, size: stamp.size })?;
+            }
+            return Ok(());
+        }
+        let chunks = ChunkSet::of(0..chunk::count(stamp.size));
+        self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
+        self.commit(Record::Lies { file: id, disk: stamp.ino })
+    }
+
+    fn check_partial(&mut self, id: FileId, file: &File) -> store::Result<()> {
+        let Ok(stat) = self.backing.stat(At::Partial(id)) else { return Ok(()) };
+        if stat.size != file.size {
+            self.set_partial_size(id, file.size)?;
+        }
+        if self.end == End::Lost && self.suspects.contains(&id) {
+            return self.commit(Record::Unsettled { file: id, size: file.size, disk: stat.ino });
+        }
+        Ok(())
+    }
+
+    fn set_partial_size(&mut self, id: FileId, size: u64) -> store::Result<()> {
+        let wrap = |source| store::Error::Io { what: format!("sizing the partial content of {id}"), source };
+        self.backing.open_file(At::Partial(id), true)?.set_len(size).map_err(wrap)
+    }
+
+    /// The content of a file is not there: the file stays, and its content comes from the peer. Where
+    /// the peer never had it there is nothing left to bring back.
+    fn bring_back(&mut self, id: FileId, file: &File) -> store::Result<()> {
+        if file.is_untold() {
+            return self.commit(Record::Forgotten { file: id });
+        }
+        match self.backing.create(At::Partial(id), 0o600) {
+            Ok(_) => {}
+            Err(e) if e.errno() == libc::EEXIST => {}
+            Err(e) => return Err(e),
+        }
+        self.set_partial_size(id, file.size)?;
+        self.commit(Record::Absent { file: id })?;
+        let disk = self.backing.stat(At::Partial(id)).map_or(0, |s| s.ino);
+        self.commit(Record::Unsettled { file: id, size: file.size, disk })
+    }
+
+    /// A raw file whose name belongs to a file only partly held: somebody made it while we were away.
+    /// It is a new file, and the name is contested.
+    fn stranger(&mut self, id: FileId, name: &Name, disk: &BTreeMap<&Name, Stamp>) -> store::Result<()> {
+        let stamp = disk[name].mtime;
+        let replica = self.share.header().replica;
+        let taken = |n: &Name| self.share.named(n).is_some() || disk.contains_key(n);
+        let aside = crate::model::judge::conflict_name(name, stamp, replica, taken);
+        tracing::warn!("{name} was made while the share was not mounted; the share's own is now {aside}");
+        self.commit(Record::Moved { moves: vec![(id, Some(aside))] })
+    }
+}
