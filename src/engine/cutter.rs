@@ -22,6 +22,7 @@ use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
+use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -341,7 +342,9 @@ impl Host {
             return Ok(());
         }
         // A number that the peer knows is never forgotten here.
-        self.journal.sync(self.journal.end())?;
+        if !planted(Bug::AnnounceBeforeSync) {
+            self.journal.sync(self.journal.end())?;
+        }
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         ready.into_iter().for_each(|cut| self.tell(Message::Announce(cut)));
         Ok(())

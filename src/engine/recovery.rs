@@ -18,6 +18,7 @@ use crate::model::file::File;
 use crate::model::ids::{FileId, Seq, WriterId};
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
+use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Identity, Journal, Lsn, MetaStore, Opened, Random, Site, Stamp};
 use rustix::fs::RenameFlags;
@@ -85,6 +86,9 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
             Share::restore(stored_header.header, files)
         }
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
+        None if planted(Bug::ReuseWriter) => {
+            Share::new(identity.replica, WriterId(identity.replica.0 as u64))
+        }
         None => Share::new(identity.replica, new_writer(&mut random)),
     };
     let replayed = match end {
@@ -286,6 +290,9 @@ impl Work<'_> {
                     self.doubt(id, &file, *stamp)?
                 }
                 Some(stamp) if !file.partial => self.check(id, &file, *stamp)?,
+                None if !file.partial && planted(Bug::MissingIsDeleted) => {
+                    self.commit(Record::Moved { moves: vec![(id, None)] })?
+                }
                 None if !file.partial => self.bring_back(id, &file)?,
                 Some(_) if partial.contains(&id) && !file.is_whole() => self.stranger(id, name, &disk)?,
                 _ if partial.contains(&id) => self.check_partial(id, &file)?,
@@ -380,7 +387,7 @@ impl Work<'_> {
     /// Whether power loss may have left something else in a file than the model says.
     fn is_uncertain(&self, id: FileId, file: &File, stamp: &Stamp) -> bool {
         let replaced = file.disk != stamp.ino && self.explained.contains(&id);
-        self.end == End::Lost && (self.suspects.contains(&id) || replaced)
+        self.end == End::Lost && !planted(Bug::BelieveAfterLoss) && (self.suspects.contains(&id) || replaced)
     }
 
     /// What lies there may be older than what the peer acknowledged: the peer is asked first, where it may

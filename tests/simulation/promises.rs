@@ -1,0 +1,335 @@
+//! What is promised, each in a history of a few lines: told by hand, not by dice.
+//!
+//! The names here begin with neither user's letter: nobody works on them but who tells the story.
+
+use crate::side::Side;
+use crate::user::read;
+use crate::world::{Faults, World};
+use std::sync::Arc;
+use std::time::Duration;
+use syncfs::engine::Host;
+use syncfs::fs::volume::{Caller, Volume, WriteMode};
+use syncfs::model::message::Message;
+use syncfs::store::torn::{Dice, TornDisk};
+use syncfs::store::{Dir, Disk};
+
+/// Changes of this size travel with their announcement, or none do.
+const INLINE: u64 = 1 << 20;
+const NEVER: u64 = 0;
+const CALLER: Caller = Caller { uid: 0, gid: 0, thread: 5_000_000 };
+
+/// Two hosts that know each other, and what befalls them.
+fn tell(inline: u64, story: impl FnOnce(&mut World)) {
+    let mut world = World::new(0, Faults::NONE);
+    world.sides = [1, 2].map(|seed| Side::new(seed, inline));
+    let runtime = world.runtime();
+    let _inside = runtime.enter();
+    for side in 0..2 {
+        world.revive(side, None).unwrap();
+    }
+    world.connect();
+    story(&mut world);
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = Dice(seed);
+    (0..len).map(|_| dice.number() as u8).collect()
+}
+
+fn host(world: &World, side: usize) -> Arc<Host> {
+    world.sides[side].running.as_ref().expect("it is running").host.clone()
+}
+
+fn shown(world: &World, side: usize, name: &str) -> Option<Vec<u8>> {
+    read(&host(world, side), name)
+}
+
+/// Writes, and leaves the file open: nothing is told yet.
+fn write(world: &World, side: usize, name: &str, at: u64, bytes: &[u8]) -> u64 {
+    let host = host(world, side);
+    let handle = match host.lookup(name.as_bytes()) {
+        Ok(attr) => host.open(CALLER, attr.ino, libc::O_RDWR).unwrap().handle,
+        Err(_) => host.create(CALLER, name.as_bytes(), 0o644, libc::O_RDWR).unwrap().1.handle,
+    };
+    assert_eq!(host.write(handle, at, bytes, WriteMode::default()).unwrap() as usize, bytes.len());
+    handle
+}
+
+fn save(world: &World, side: usize, name: &str, at: u64, bytes: &[u8]) {
+    let handle = write(world, side, name, at, bytes);
+    Volume::flush(&*host(world, side), handle, 0).unwrap();
+    host(world, side).release(handle, None);
+}
+
+fn rest(world: &mut World) {
+    world.connect();
+    world.come_to_rest().unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// Everybody works, a little at a time, until it is so.
+fn until(world: &mut World, is: impl Fn(&World) -> bool) {
+    for _ in 0..1_000 {
+        for side in 0..2 {
+            for worker in 0..6 {
+                world.sides[side].run(|stepped| stepped.turn(worker));
+                if is(world) {
+                    return;
+                }
+            }
+            world.sides[side].out.transmit();
+            world.arrive(1 - side).unwrap();
+            if is(world) {
+                return;
+            }
+        }
+        world.pass(Duration::from_millis(300));
+    }
+    panic!("it never comes to that");
+}
+
+fn level(world: &World, side: usize) -> bool {
+    world.sides[side].running.as_ref().is_some_and(|stepped| stepped.is_level())
+}
+
+fn lose_power(world: &mut World, side: usize, seed: u64) {
+    world.sides[side].kill();
+    world.revive(side, Some(Some(seed))).unwrap();
+}
+
+/// What lies in the shared directory once both hosts are level, which are then equal.
+fn files(world: &mut World) -> Vec<(String, Vec<u8>)> {
+    rest(world);
+    world.sides[0].raw()
+}
+
+#[test]
+fn what_the_peer_has_thanked_for_outlives_its_power() {
+    for (inline, seed) in [INLINE, NEVER].into_iter().flat_map(|inline| (0..6).map(move |n| (inline, n))) {
+        tell(inline, |world| {
+            let mut note = noise(1, 5_000);
+            save(world, 0, "note", 0, &note);
+            until(world, |world| level(world, 0));
+            lose_power(world, 1, seed);
+            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "a new file, seed {seed}");
+            rest(world);
+            note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
+            save(world, 0, "note", 1_200, &note[1_200..3_700]);
+            until(world, |world| level(world, 0));
+            lose_power(world, 1, seed);
+            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "an edit, seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_the_peer_has_heard_of_is_not_forgotten_here() {
+    for seed in 0..6 {
+        tell(INLINE, |world| {
+            let note = noise(1, 5_000);
+            save(world, 0, "note", 0, &note);
+            until(world, |world| shown(world, 1, "note").is_some());
+            lose_power(world, 0, seed);
+            assert!(files(world) == [("note".to_owned(), note)], "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_change_that_power_loss_tore_leaves_no_difference() {
+    for seed in 0..12 {
+        tell(INLINE, |world| {
+            save(world, 0, "note", 0, &noise(1, 5_000));
+            rest(world);
+            write(world, 0, "note", 1_200, &noise(2, 2_500));
+            lose_power(world, 0, seed);
+            assert_eq!(files(world).len(), 1, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_fsync_returned_for_outlives_power_loss() {
+    for seed in 0..24 {
+        tell(INLINE, |world| {
+            let note = noise(1, 5_000);
+            let handle = write(world, 0, "note", 0, &note);
+            host(world, 0).fsync(handle, false).unwrap();
+            // What follows is in the journal, and not synced.
+            for n in 0..3 {
+                write(world, 0, &format!("other-{n}"), 0, &noise(n, 2_000));
+            }
+            lose_power(world, 0, seed);
+            assert!(shown(world, 0, "note").is_some_and(|b| b == note), "seed {seed}");
+            rest(world);
+        });
+    }
+}
+
+#[test]
+fn an_fsync_that_failed_is_not_tried_again_into_success() {
+    tell(INLINE, |world| {
+        let handle = write(world, 0, "note", 0, &noise(1, 5_000));
+        world.sides[0].disk.fail_sync(true);
+        assert!(host(world, 0).fsync(handle, false).is_err());
+        world.sides[0].disk.fail_sync(false);
+        assert!(host(world, 0).fsync(handle, false).is_err(), "what was lost is said to be there");
+    });
+}
+
+#[test]
+fn what_a_checkpoint_covers_outlives_power_loss() {
+    for seed in 0..6 {
+        tell(INLINE, |world| {
+            // The journal of who is told all this is worth trimming.
+            for n in 0..3 {
+                save(world, 0, &format!("note-{n}"), 0, &noise(n, 500_000));
+                rest(world);
+            }
+            world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+            lose_power(world, 1, seed);
+            assert_eq!(files(world).len(), 3, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_is_half_fetched_at_a_checkpoint_is_right_in_the_end() {
+    for seed in 0..6 {
+        tell(NEVER, |world| {
+            let note = noise(1, 1_600_000);
+            save(world, 0, "note", 0, &note);
+            let some = |world: &World| {
+                let Ok(attr) = host(world, 1).lookup(b"note") else { return false };
+                let handle = host(world, 1).open(CALLER, attr.ino, libc::O_RDONLY).unwrap().handle;
+                let first = host(world, 1).read(handle, 0, 1_000);
+                host(world, 1).release(handle, None);
+                matches!(first, syncfs::fs::volume::Answer::Now(Ok(_)))
+            };
+            until(world, some);
+            assert!(shown(world, 1, "note").is_none(), "it is all there already");
+            world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+            lose_power(world, 1, seed);
+            assert!(files(world) == [("note".to_owned(), note)], "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_both_changed_apart_is_kept_on_both() {
+    tell(INLINE, |world| {
+        let note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        rest(world);
+        save(world, 0, "note", 100, b"from here");
+        save(world, 1, "note", 4_100, b"from there");
+        let files = files(world);
+        let changed = |at: usize, text: &[u8]| files.iter().any(|(_, bytes)| bytes[at..].starts_with(text));
+        assert_eq!(files.len(), 2);
+        assert!(changed(100, b"from here") && changed(4_100, b"from there"), "an edit is gone");
+    });
+}
+
+#[test]
+fn a_file_that_was_edited_outlives_its_unlink_over_there() {
+    tell(INLINE, |world| {
+        save(world, 0, "note", 0, &noise(1, 5_000));
+        rest(world);
+        save(world, 0, "note", 100, b"edited");
+        host(world, 1).unlink(b"note").unwrap();
+        let files = files(world);
+        assert!(files.iter().any(|(_, bytes)| bytes[100..].starts_with(b"edited")), "the edit is gone");
+    });
+}
+
+#[test]
+fn a_file_that_was_unlinked_is_gone_on_both() {
+    tell(INLINE, |world| {
+        save(world, 0, "note", 0, &noise(1, 5_000));
+        rest(world);
+        host(world, 1).unlink(b"note").unwrap();
+        assert_eq!(files(world), []);
+    });
+}
+
+#[test]
+fn a_file_that_vanished_from_the_disk_comes_back() {
+    tell(INLINE, |world| {
+        let note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        rest(world);
+        world.sides[1].close();
+        world.sides[1].disk.unlink(Dir::Root, b"note").unwrap();
+        world.revive(1, None).unwrap();
+        assert!(files(world) == [("note".to_owned(), note)]);
+    });
+}
+
+#[test]
+fn who_lost_the_metadata_is_somebody_new() {
+    tell(INLINE, |world| {
+        let note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        rest(world);
+        world.sides[0].close();
+        world.sides[0].disk.lose_metadata();
+        world.revive(0, None).unwrap();
+        save(world, 0, "note", 100, b"changed since");
+        let files = files(world);
+        let changed = |(_, bytes): &(String, Vec<u8>)| bytes[100..].starts_with(b"changed since");
+        assert!(files.iter().any(changed) && files.iter().any(|f| f.1 == note), "a version is gone");
+    });
+}
+
+#[test]
+fn who_lost_the_disk_gets_everything_back() {
+    tell(INLINE, |world| {
+        let note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        save(world, 1, "other", 0, b"theirs");
+        rest(world);
+        world.sides[1].kill();
+        world.sides[1].disk = TornDisk::new();
+        world.revive(1, None).unwrap();
+        let both = [("note".to_owned(), note), ("other".to_owned(), b"theirs".to_vec())];
+        assert!(files(world) == both);
+    });
+}
+
+#[test]
+fn content_that_is_not_what_its_digest_says_is_shown_to_nobody() {
+    tell(NEVER, |world| {
+        save(world, 0, "note", 0, &noise(1, 5_000));
+        for _ in 0..100 {
+            for side in 0..2 {
+                for worker in 0..6 {
+                    world.sides[side].run(|stepped| stepped.turn(worker));
+                }
+                while world.sides[side].out.transmit() {}
+            }
+            assert_eq!(shown(world, 1, "note"), None, "what nobody wrote is shown");
+            if world.sides[1].out.take_dropped().is_some() {
+                return;
+            }
+            world.arrive(0).unwrap();
+            let Some((_, mut message)) = world.sides[0].out.arrive() else { continue };
+            if let Message::Deliver { pieces, .. } = &mut message {
+                pieces[0].bytes[17] ^= 1;
+            }
+            world.sides[1].run(|stepped| stepped.hear(message));
+        }
+        panic!("nobody minds");
+    });
+}
+
+#[test]
+fn what_is_written_into_what_is_not_fetched_yet_stays() {
+    tell(NEVER, |world| {
+        let mut note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        until(world, |world| host(world, 1).lookup(b"note").is_ok());
+        assert_eq!(shown(world, 1, "note"), None, "it is all there already");
+        save(world, 1, "note", 1_500, b"in the middle");
+        note[1_500..1_513].copy_from_slice(b"in the middle");
+        assert!(files(world) == [("note".to_owned(), note)]);
+    });
+}
