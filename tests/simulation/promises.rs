@@ -125,11 +125,16 @@ fn what_the_peer_has_thanked_for_outlives_its_power() {
 fn what_the_peer_has_heard_of_is_not_forgotten_here() {
     for seed in 0..6 {
         tell(INLINE, |world| {
-            let note = noise(1, 5_000);
+            let mut note = noise(1, 5_000);
             save(world, 0, "note", 0, &note);
             until(world, |world| shown(world, 1, "note").is_some());
             lose_power(world, 0, seed);
-            assert!(files(world) == [("note".to_owned(), note)], "seed {seed}");
+            assert!(files(world) == [("note".to_owned(), note.clone())], "a new file, seed {seed}");
+            note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
+            save(world, 0, "note", 1_200, &note[1_200..3_700]);
+            until(world, |world| shown(world, 1, "note").as_ref() == Some(&note));
+            lose_power(world, 0, seed);
+            assert!(files(world) == [("note".to_owned(), note)], "an edit, seed {seed}");
         });
     }
 }
@@ -140,6 +145,7 @@ fn a_change_that_power_loss_tore_leaves_no_difference() {
         tell(INLINE, |world| {
             save(world, 0, "note", 0, &noise(1, 5_000));
             rest(world);
+            world.sides[0].run(|stepped| stepped.checkpoint().unwrap());
             write(world, 0, "note", 1_200, &noise(2, 2_500));
             lose_power(world, 0, seed);
             assert_eq!(files(world).len(), 1, "seed {seed}");
@@ -292,6 +298,56 @@ fn who_lost_the_disk_gets_everything_back() {
         world.revive(1, None).unwrap();
         let both = [("note".to_owned(), note), ("other".to_owned(), b"theirs".to_vec())];
         assert!(files(world) == both);
+    });
+}
+
+#[test]
+fn what_moved_together_is_seen_together_wherever_the_daemon_dies() {
+    for inline in [INLINE, NEVER] {
+        let deaths = (1..).take_while(|nth| exchanged_and_edited(inline, *nth)).count();
+        assert!(deaths > 5, "it dies at {deaths} moments only");
+    }
+}
+
+/// Here two files change places and one is edited; over there the daemon dies at the `nth` change of its disk,
+/// which is false where it has come to the end before.
+fn exchanged_and_edited(inline: u64, nth: u64) -> bool {
+    let (one, two, edit) = (noise(1, 5_000), noise(2, 3_000), noise(3, 2_000));
+    let mut died = false;
+    tell(inline, |world| {
+        save(world, 0, "one", 0, &one);
+        save(world, 0, "two", 0, &two);
+        rest(world);
+        host(world, 0).rename(b"one", b"two", 2).unwrap();
+        save(world, 0, "two", 1_000, &edit);
+        let (soon, starts) = (world.sides[1].disk.effects() + nth, world.sides[1].starts);
+        world.sides[1].disk.die_at(Some(soon));
+        let dead = |world: &World| world.sides[1].disk.is_dead() || world.sides[1].starts > starts;
+        until(world, |world| dead(world) || level(world, 0));
+        died = dead(world);
+        if world.sides[1].disk.is_dead() {
+            world.revive(1, Some(None)).unwrap();
+        }
+        let mut edited = one.clone();
+        edited[1_000..3_000].copy_from_slice(&edit);
+        let seen = ["one", "two"].map(|name| shown(world, 1, name).unwrap());
+        let moments = [[&one, &two], [&two, &one], [&two, &edited]];
+        assert!(moments.contains(&seen.each_ref()), "dead at change {nth}: a mixture is shown");
+    });
+    died
+}
+
+#[test]
+fn what_a_program_did_later_is_not_seen_before_what_it_did_first() {
+    tell(3_000, |world| {
+        for name in ["first", "second"] {
+            save(world, 0, name, 0, &noise(1, 8_000));
+        }
+        rest(world);
+        save(world, 0, "first", 0, &noise(2, 8_000));
+        save(world, 0, "second", 0, &noise(3, 1_000));
+        until(world, |world| shown(world, 1, "second").is_some_and(|b| b[..1_000] == noise(3, 1_000)));
+        assert!(shown(world, 1, "first").is_some_and(|b| b == noise(2, 8_000)));
     });
 }
 
