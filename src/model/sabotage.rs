@@ -2,9 +2,10 @@
 //!
 //! Each bug is one line somewhere in the product, which asks [`planted`] and goes wrong if it is. `SYNCFS_BUG`
 //! names the bug of this process. `tests/simulation/saboteurs.rs` plants them one by one, and fails where nobody
-//! notices. It lies on the lowest floor, so that every other may ask.
+//! notices. This lies on the lowest floor so that every other may ask; it is the only place there that looks at
+//! the process it is in.
 //!
-//! Invariant: without the feature `simulation` nothing is ever planted; the compiler then drops what asks.
+//! Invariant: without the feature `simulation` nothing is ever planted, and the compiler drops whatever asks.
 
 macro_rules! bugs {
     ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
