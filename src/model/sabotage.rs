@@ -81,6 +81,8 @@ bugs! {
     TruncateUnmarked,
     /// A file that is missing on the disk at the start is taken for deleted.
     MissingIsDeleted,
+    /// Names that a crash left half-way are not finished at the start.
+    LeaveNames,
     /// A replica that has lost its state counts as who it was before, from 1 again.
     ReuseWriter,
     /// A peer that has lost its state is told only what it had not thanked for.

@@ -490,3 +490,68 @@ fn a_file_that_was_made_shorter_is_shorter_on_both() {
         assert!(files(world) == [("note".to_owned(), noise(1, 5_000)[..1_500].to_vec())]);
     });
 }
+
+#[test]
+fn what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile() {
+    tell(NEVER, |world| {
+        let (old, new) = (noise(1, 600_000), noise(2, 600_000));
+        let mut newest = new.clone();
+        newest[450_200..550_300].copy_from_slice(&noise(3, 100_100));
+        save(world, 0, "note", 0, &old);
+        rest(world);
+        save(world, 0, "note", 0, &new);
+        world.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(world, 1);
+        hear_all(world, 0);
+        // Of the two parts that it is asked for in, one is served before the next change and one after it.
+        world.sides[0].run(|stepped| stepped.turn(4));
+        save(world, 0, "note", 450_200, &newest[450_200..550_300]);
+        until(world, |world| {
+            let seen = shown(world, 1, "note").expect("it was there before");
+            assert!([&old, &new, &newest].contains(&&seen), "it was never so");
+            seen == newest
+        });
+    });
+}
+
+#[test]
+fn what_is_changed_before_the_thanks_come_is_told_as_well() {
+    tell(INLINE, |world| {
+        let mut note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        rest(world);
+        save(world, 0, "note", 2_000, b"first");
+        world.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(world, 1);
+        note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
+        save(world, 0, "note", 1_200, &note[1_200..3_700]);
+        hear_all(world, 0);
+        assert!(files(world) == [("note".to_owned(), note)]);
+    });
+}
+
+#[test]
+fn what_was_unlinked_does_not_come_back_with_an_announcement_on_its_way() {
+    tell(3_000, |world| {
+        save(world, 1, "note", 0, &noise(1, 5_000));
+        rest(world);
+        // Two files of one program move together. They arrive, and the thanks for them are lost.
+        let handles = [write(world, 1, "note", 0, b"small"), write(world, 1, "other", 0, b"small")];
+        handles.into_iter().for_each(|handle| host(world, 1).release(handle, None));
+        world.sides[1].run(|stepped| stepped.turn(0));
+        hear_all(world, 0);
+        (0..2).for_each(|side| world.hang_up(side));
+        host(world, 0).unlink(b"other").unwrap();
+        save(world, 1, "note", 0, &noise(2, 5_000));
+        world.connect();
+        hear_all(world, 0);
+        hear_all(world, 1);
+        // Here they wait for content, while over there it is learnt that one of them was unlinked.
+        world.sides[1].run(|stepped| stepped.turn(0));
+        hear_all(world, 0);
+        world.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(world, 1);
+        hear_all(world, 0);
+        assert!(files(world) == [("note".to_owned(), noise(2, 5_000))]);
+    });
+}

@@ -14,7 +14,55 @@ use syncfs::model::sabotage::Bug;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which test catches which bug; of histories, within how many seeds at the most.
-const CAUGHT: &[(Bug, &str, Option<u32>)] = &[];
+const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
+    (Bug::ThankBeforeSync, "promises::what_the_peer_has_thanked_for_outlives_its_power", None),
+    (Bug::SkipRedo, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
+    (Bug::ForgetRedo, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
+    (Bug::HalfCut, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
+    (Bug::HalfCut, "a_quiet_life", Some(4)),
+    (Bug::Overtake, "promises::what_a_program_did_later_is_not_seen_before_what_it_did_first", None),
+    (Bug::WriteUnjournaled, "promises::what_was_written_before_a_kill_arrives", None),
+    (Bug::WriteBeforeSync, "promises::a_change_that_power_loss_tore_leaves_no_difference", None),
+    (Bug::AnnounceBeforeSync, "promises::what_the_peer_has_heard_of_is_not_forgotten_here", None),
+    (Bug::ForgetAside, "promises::what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile", None),
+    (Bug::ForgetAside, "a_quiet_life", Some(4)),
+    (
+        Bug::ServeAnyVersion,
+        "promises::what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile",
+        None,
+    ),
+    (Bug::ServeAnyVersion, "a_quiet_life", Some(4)),
+    (Bug::ThanksClearAll, "promises::what_is_changed_before_the_thanks_come_is_told_as_well", None),
+    (Bug::ThankPartial, "promises::what_the_peer_has_thanked_for_outlives_its_power", None),
+    (Bug::ReadPartial, "promises::what_is_written_into_what_is_not_fetched_yet_stays", None),
+    (Bug::FillOverWrites, "promises::what_is_written_into_what_is_not_fetched_yet_stays", None),
+    (Bug::FillStale, "promises::what_was_asked_for_before_a_change_does_not_undo_it", None),
+    (Bug::TrustDelivered, "promises::content_that_is_not_what_its_digest_says_is_shown_to_nobody", None),
+    (Bug::PublishUnsynced, "promises::what_the_peer_has_thanked_for_outlives_its_power", None),
+    (Bug::LastWriterWins, "promises::what_both_changed_apart_is_kept_on_both", None),
+    (Bug::ReviveUnlinked, "promises::a_file_that_was_unlinked_is_gone_on_both", None),
+    (Bug::ReviveUnlinked, "a_quiet_life", Some(4)),
+    (Bug::UnlinkOverEdit, "promises::a_file_that_was_edited_outlives_its_unlink_over_there", None),
+    (
+        Bug::ForgetUnlinked,
+        "promises::what_was_unlinked_does_not_come_back_with_an_announcement_on_its_way",
+        None,
+    ),
+    (Bug::ForgetLeft, "a_quiet_life", Some(4)),
+    (Bug::IgnoreShrink, "promises::a_file_that_was_made_shorter_is_shorter_on_both", None),
+    (Bug::GrowthKeepsTail, "promises::what_was_cut_off_and_grew_again_is_zeros_on_both", None),
+    (Bug::TruncateUnmarked, "promises::what_a_truncation_cuts_off_on_its_way_is_not_made_up", None),
+    (Bug::MissingIsDeleted, "promises::a_file_that_vanished_from_the_disk_comes_back", None),
+    (Bug::LeaveNames, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
+    (Bug::ReuseWriter, "promises::who_lost_the_metadata_is_somebody_new", None),
+    (Bug::TrustOldThanks, "promises::who_lost_the_disk_gets_everything_back", None),
+    (Bug::BelieveAfterLoss, "promises::what_the_peer_has_heard_of_is_not_forgotten_here", None),
+    (Bug::AcceptTornTail, "promises::what_fsync_returned_for_outlives_power_loss", None),
+    (Bug::TrimBeforeMeta, "promises::what_a_checkpoint_covers_outlives_power_loss", None),
+    (Bug::CheckpointUnsynced, "promises::what_is_half_fetched_at_a_checkpoint_is_right_in_the_end", None),
+    (Bug::FsyncWithoutName, "promises::what_fsync_returned_for_outlives_power_loss", None),
+    (Bug::RetryFailedSync, "promises::an_fsync_that_failed_is_not_tried_again_into_success", None),
+];
 
 /// What came of one test run.
 struct Run {

@@ -326,7 +326,7 @@ impl World {
         }
     }
 
-    fn hang_up(&mut self, side: usize) {
+    pub fn hang_up(&mut self, side: usize) {
         let me = &mut self.sides[side];
         if me.session != 0 {
             me.session = 0;
