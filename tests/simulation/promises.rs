@@ -35,6 +35,14 @@ fn tell(inline: u64, story: impl FnOnce(&mut World)) {
     story(&mut world);
 }
 
+/// As [`tell`], of so many ways in which power loss may tear what was not synced.
+fn tell_of(inline: u64, ways: u64, story: impl Fn(&mut World, u64)) {
+    for seed in 0..ways {
+        println!("seed {seed}");
+        tell(inline, |world| story(world, seed));
+    }
+}
+
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut dice = Dice(seed);
     let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| dice.number().to_le_bytes()).collect();
@@ -126,10 +134,19 @@ fn files(world: &mut World) -> Vec<(String, Vec<u8>)> {
     world.sides[0].raw()
 }
 
+/// Once both hosts are level, this is what both show, and nothing else.
+#[track_caller]
+fn ends_with(world: &mut World, expected: &[(&str, &[u8])]) {
+    let files = files(world);
+    let is: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&name[..], &bytes[..])).collect();
+    let sizes: Vec<(&str, usize)> = is.iter().map(|(name, bytes)| (*name, bytes.len())).collect();
+    assert!(is == expected, "both end with what nobody expects: {sizes:?}");
+}
+
 #[test]
 fn what_the_peer_has_thanked_for_outlives_its_power() {
-    for (inline, seed) in [INLINE, NEVER].into_iter().flat_map(|inline| (0..6).map(move |n| (inline, n))) {
-        tell(inline, |world| {
+    for inline in [INLINE, NEVER] {
+        tell_of(inline, 6, |world, seed| {
             let mut note = noise(1, 5_000);
             save(world, 0, "note", 0, &note);
             // That the peer has heard of it does not mean that it has it.
@@ -137,47 +154,43 @@ fn what_the_peer_has_thanked_for_outlives_its_power() {
                 until(world, |world| level(world, 0));
             }
             lose_power(world, 1, seed);
-            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "a new file, seed {seed}");
+            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "the new file is not there");
             rest(world);
             note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
             save(world, 0, "note", 1_200, &note[1_200..3_700]);
             until(world, |world| level(world, 0));
             lose_power(world, 1, seed);
-            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "an edit, seed {seed}");
+            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "the edit is not there");
         });
     }
 }
 
 #[test]
 fn what_the_peer_has_heard_of_is_not_forgotten_here() {
-    for seed in 0..6 {
-        tell(INLINE, |world| {
-            let mut note = noise(1, 5_000);
-            save(world, 0, "note", 0, &note);
-            until(world, |world| shown(world, 1, "note").is_some());
-            lose_power(world, 0, seed);
-            assert!(files(world) == [("note".to_owned(), note.clone())], "a new file, seed {seed}");
-            note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
-            save(world, 0, "note", 1_200, &note[1_200..3_700]);
-            until(world, |world| shown(world, 1, "note").as_ref() == Some(&note));
-            lose_power(world, 0, seed);
-            assert!(files(world) == [("note".to_owned(), note)], "an edit, seed {seed}");
-        });
-    }
+    tell_of(INLINE, 6, |world, seed| {
+        let mut note = noise(1, 5_000);
+        save(world, 0, "note", 0, &note);
+        until(world, |world| shown(world, 1, "note").is_some());
+        lose_power(world, 0, seed);
+        ends_with(world, &[("note", &note)]);
+        note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
+        save(world, 0, "note", 1_200, &note[1_200..3_700]);
+        until(world, |world| shown(world, 1, "note").as_ref() == Some(&note));
+        lose_power(world, 0, seed);
+        ends_with(world, &[("note", &note)]);
+    });
 }
 
 #[test]
 fn a_change_that_power_loss_tore_leaves_no_difference() {
-    for seed in 0..12 {
-        tell(INLINE, |world| {
-            save(world, 0, "note", 0, &noise(1, 5_000));
-            rest(world);
-            world.sides[0].run(|stepped| stepped.checkpoint().unwrap());
-            write(world, 0, "note", 1_200, &noise(2, 2_500));
-            lose_power(world, 0, seed);
-            assert_eq!(files(world).len(), 1, "seed {seed}");
-        });
-    }
+    tell_of(INLINE, 12, |world, seed| {
+        save(world, 0, "note", 0, &noise(1, 5_000));
+        rest(world);
+        world.sides[0].run(|stepped| stepped.checkpoint().unwrap());
+        write(world, 0, "note", 1_200, &noise(2, 2_500));
+        lose_power(world, 0, seed);
+        assert_eq!(files(world).len(), 1, "there are others, or it is gone");
+    });
 }
 
 #[test]
@@ -190,26 +203,24 @@ fn what_was_written_before_a_kill_arrives() {
         note[1_200..1_216].copy_from_slice(b"and then it died");
         world.sides[0].kill();
         world.revive(0, Some(None)).unwrap();
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_fsync_returned_for_outlives_power_loss() {
-    for seed in 0..24 {
-        tell(INLINE, |world| {
-            let note = noise(1, 5_000);
-            let handle = write(world, 0, "note", 0, &note);
-            host(world, 0).fsync(handle, false).unwrap();
-            // What follows is in the journal, and not synced.
-            for n in 0..3 {
-                write(world, 0, &format!("other-{n}"), 0, &noise(n, 2_000));
-            }
-            lose_power(world, 0, seed);
-            assert!(shown(world, 0, "note").is_some_and(|b| b == note), "seed {seed}");
-            rest(world);
-        });
-    }
+    tell_of(INLINE, 24, |world, seed| {
+        let note = noise(1, 5_000);
+        let handle = write(world, 0, "note", 0, &note);
+        host(world, 0).fsync(handle, false).unwrap();
+        // What follows is in the journal, and not synced.
+        for n in 0..3 {
+            write(world, 0, &format!("other-{n}"), 0, &noise(n, 2_000));
+        }
+        lose_power(world, 0, seed);
+        assert!(shown(world, 0, "note").is_some_and(|b| b == note), "what was synced is not there");
+        rest(world);
+    });
 }
 
 #[test]
@@ -225,40 +236,36 @@ fn an_fsync_that_failed_is_not_tried_again_into_success() {
 
 #[test]
 fn what_a_checkpoint_covers_outlives_power_loss() {
-    for seed in 0..4 {
-        tell(INLINE, |world| {
-            // The journal of who is told all this is worth trimming.
-            for n in 0..3 {
-                save(world, 0, &format!("note-{n}"), 0, &noise(n, 400_000));
-                rest(world);
-            }
-            world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
-            lose_power(world, 1, seed);
-            assert_eq!(files(world).len(), 3, "seed {seed}");
-        });
-    }
+    tell_of(INLINE, 4, |world, seed| {
+        // The journal of who is told all this is worth trimming.
+        for n in 0..3 {
+            save(world, 0, &format!("note-{n}"), 0, &noise(n, 400_000));
+            rest(world);
+        }
+        world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+        lose_power(world, 1, seed);
+        assert_eq!(files(world).len(), 3, "there are others, or one is gone");
+    });
 }
 
 #[test]
 fn what_is_half_fetched_at_a_checkpoint_is_right_in_the_end() {
-    for seed in 0..4 {
-        tell(NEVER, |world| {
-            let note = noise(1, 800_000);
-            save(world, 0, "note", 0, &note);
-            let some = |world: &World| {
-                let Ok(attr) = host(world, 1).lookup(b"note") else { return false };
-                let handle = host(world, 1).open(CALLER, attr.ino, libc::O_RDONLY).unwrap().handle;
-                let first = host(world, 1).read(handle, 0, 1_000);
-                host(world, 1).release(handle, None);
-                matches!(first, Answer::Now(Ok(_)))
-            };
-            until(world, some);
-            assert!(shown(world, 1, "note").is_none(), "it is all there already");
-            world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
-            lose_power(world, 1, seed);
-            assert!(files(world) == [("note".to_owned(), note)], "seed {seed}");
-        });
-    }
+    tell_of(NEVER, 4, |world, seed| {
+        let note = noise(1, 800_000);
+        save(world, 0, "note", 0, &note);
+        let some = |world: &World| {
+            let Ok(attr) = host(world, 1).lookup(b"note") else { return false };
+            let handle = host(world, 1).open(CALLER, attr.ino, libc::O_RDONLY).unwrap().handle;
+            let first = host(world, 1).read(handle, 0, 1_000);
+            host(world, 1).release(handle, None);
+            matches!(first, Answer::Now(Ok(_)))
+        };
+        until(world, some);
+        assert!(shown(world, 1, "note").is_none(), "it is all there already");
+        world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+        lose_power(world, 1, seed);
+        ends_with(world, &[("note", &note)]);
+    });
 }
 
 #[test]
@@ -271,7 +278,6 @@ fn what_both_changed_apart_is_kept_on_both() {
         save(world, 1, "note", 4_100, b"from there");
         let files = files(world);
         let changed = |at: usize, text: &[u8]| files.iter().any(|(_, bytes)| bytes[at..].starts_with(text));
-        assert_eq!(files.len(), 2);
         assert!(changed(100, b"from here") && changed(4_100, b"from there"), "an edit is gone");
     });
 }
@@ -294,7 +300,7 @@ fn a_file_that_was_unlinked_is_gone_on_both() {
         save(world, 0, "note", 0, &noise(1, 5_000));
         rest(world);
         host(world, 1).unlink(b"note").unwrap();
-        assert_eq!(files(world), []);
+        assert_eq!(files(world).len(), 0, "it is back");
     });
 }
 
@@ -307,7 +313,7 @@ fn a_file_that_vanished_from_the_disk_comes_back() {
         world.sides[1].close();
         world.sides[1].disk.unlink(Dir::Root, b"note").unwrap();
         world.revive(1, None).unwrap();
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
@@ -337,8 +343,7 @@ fn who_lost_the_disk_gets_everything_back() {
         world.sides[1].kill();
         world.sides[1].disk = TornDisk::new();
         world.revive(1, None).unwrap();
-        let both = [("note".to_owned(), note), ("other".to_owned(), b"theirs".to_vec())];
-        assert!(files(world) == both);
+        ends_with(world, &[("note", &note), ("other", b"theirs")]);
     });
 }
 
@@ -371,7 +376,7 @@ fn exchanged_and_edited(inline: u64, nth: u64) -> bool {
         }
         let mut edited = one.clone();
         edited[1_000..3_000].copy_from_slice(&edit);
-        let seen = ["one", "two"].map(|name| shown(world, 1, name).unwrap());
+        let seen = ["one", "two"].map(|name| shown(world, 1, name).unwrap_or_default());
         let moments = [[&one, &two], [&two, &one], [&two, &edited]];
         assert!(moments.contains(&seen.each_ref()), "dead at change {nth}: a mixture is shown");
     });
@@ -388,7 +393,10 @@ fn what_a_program_did_later_is_not_seen_before_what_it_did_first() {
         save(world, 0, "first", 0, &noise(2, 8_000));
         save(world, 0, "second", 0, &noise(3, 1_000));
         until(world, |world| shown(world, 1, "second").is_some_and(|b| b[..1_000] == noise(3, 1_000)));
-        assert!(shown(world, 1, "first").is_some_and(|b| b == noise(2, 8_000)));
+        assert!(
+            shown(world, 1, "first").is_some_and(|b| b == noise(2, 8_000)),
+            "the first change is not there"
+        );
     });
 }
 
@@ -424,10 +432,10 @@ fn what_is_written_into_what_is_not_fetched_yet_stays() {
         let mut note = noise(1, 5_000);
         save(world, 0, "note", 0, &note);
         until(world, |world| host(world, 1).lookup(b"note").is_ok());
-        assert_eq!(shown(world, 1, "note"), None, "it is all there already");
+        assert_eq!(shown(world, 1, "note"), None, "what is not here yet is shown");
         save(world, 1, "note", 1_500, b"in the middle");
         note[1_500..1_513].copy_from_slice(b"in the middle");
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
@@ -439,12 +447,14 @@ fn what_was_asked_for_before_a_change_does_not_undo_it() {
         until(world, |world| host(world, 1).lookup(b"note").is_ok());
         // What was asked for is on its way when the next change overtakes it.
         hear_all(world, 0);
-        ALL.for_each(|worker| drop(world.sides[0].run(|stepped| stepped.turn(worker))));
+        for worker in ALL {
+            world.sides[0].run(|stepped| stepped.turn(worker));
+        }
         note[2_000..3_000].copy_from_slice(&noise(2, 1_000));
         save(world, 0, "note", 2_000, &note[2_000..3_000]);
         world.sides[0].run(|stepped| stepped.turn(0));
         hear_all(world, 1);
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
@@ -477,7 +487,7 @@ fn what_was_cut_off_and_grew_again_is_zeros_on_both() {
         truncate(world, 0, "note", 1_500);
         truncate(world, 0, "note", 5_000);
         let note = [&noise(1, 5_000)[..1_500], &[0; 3_500]].concat();
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
@@ -487,7 +497,7 @@ fn a_file_that_was_made_shorter_is_shorter_on_both() {
         save(world, 0, "note", 0, &noise(1, 5_000));
         rest(world);
         truncate(world, 0, "note", 1_500);
-        assert!(files(world) == [("note".to_owned(), noise(1, 5_000)[..1_500].to_vec())]);
+        ends_with(world, &[("note", &noise(1, 5_000)[..1_500])]);
     });
 }
 
@@ -526,7 +536,7 @@ fn what_is_changed_before_the_thanks_come_is_told_as_well() {
         note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
         save(world, 0, "note", 1_200, &note[1_200..3_700]);
         hear_all(world, 0);
-        assert!(files(world) == [("note".to_owned(), note)]);
+        ends_with(world, &[("note", &note)]);
     });
 }
 
@@ -552,6 +562,6 @@ fn what_was_unlinked_does_not_come_back_with_an_announcement_on_its_way() {
         world.sides[0].run(|stepped| stepped.turn(0));
         hear_all(world, 1);
         hear_all(world, 0);
-        assert!(files(world) == [("note".to_owned(), noise(2, 5_000))]);
+        ends_with(world, &[("note", &noise(2, 5_000))]);
     });
 }

@@ -106,7 +106,7 @@ fn run(test: &str, seeds: Option<u32>, bug: Option<Bug>) -> Result<Run, String> 
 /// The first line of the last panic.
 fn last_words(output: &str) -> String {
     let (_, last) = output.rsplit_once(" panicked at ").unwrap_or_default();
-    last.lines().nth(1).unwrap_or("nothing").to_owned()
+    last.lines().nth(1).unwrap_or("nothing").chars().take(100).collect()
 }
 
 /// Does all of `jobs`, as many at a time as there are processors; results in the order of the jobs.
