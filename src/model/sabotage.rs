@@ -37,7 +37,7 @@ bugs! {
     ForgetRedo,
     /// Of a change of the peer only the first file is applied, and all is thanked for.
     HalfCut,
-    /// A change overtakes an earlier one of the same file that waits for its content.
+    /// A change overtakes an earlier one of the same file or program that waits for its content.
     Overtake,
     /// A change goes to the disk without a record in the journal.
     WriteUnjournaled,
