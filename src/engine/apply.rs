@@ -18,6 +18,7 @@ use crate::model::limits::CHUNK;
 use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{Agreed, CutMark, Record, Taken, TakenBody, TakenPlace};
+use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
@@ -101,9 +102,12 @@ impl Host {
             }
             let mut taken = Vec::new();
             let mut moves = Vec::new();
-            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+            let all = if planted(Bug::HalfCut) { 1 } else { usize::MAX };
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts).take(all) {
                 let at = index.get(&cut.file).copied();
-                if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at) {
+                if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at)
+                    && !planted(Bug::LastWriterWins)
+                {
                     names.push(self.keep_copy(&nodes[at], &mut datas[at], &pending.cut)?);
                 }
                 let body = match &cut.body {
@@ -210,7 +214,8 @@ impl Host {
                         | BodyVerdict::Agree(_)
                         | BodyVerdict::Yield { .. }
                 );
-                let durable = share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial);
+                let durable = share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial)
+                    || planted(Bug::ThankPartial);
                 let body = cut
                     .body
                     .as_ref()
@@ -403,7 +408,7 @@ impl Host {
         let size = if keeps_size { before.size.min(body.attrs.size) } else { body.attrs.size };
         let staged = pending.content.get(&id).map(|c| (&c.file, &c.have));
         pieces::put(&file, changed, size, &body.pieces, staged).map_err(wrap)?;
-        if !keeps_size && before.size != size {
+        if !keeps_size && before.size != size && !(size < before.size && planted(Bug::IgnoreShrink)) {
             file.set_len(size).map_err(wrap)?;
         }
         if agrees {

@@ -10,6 +10,7 @@ use super::queues::Turn;
 use super::worker::Worker;
 use crate::model::codec;
 use crate::model::ids::FileId;
+use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, Lsn};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -98,10 +99,12 @@ impl Host {
         };
         let mut write = || -> store::Result<()> {
             // The data that records up to `lsn` speak of.
-            self.backing.sync_all()?;
+            if !planted(Bug::CheckpointUnsynced) {
+                self.backing.sync_all()?;
+            }
             self.journal.sync(lsn)?;
             meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
-            meta.sync()
+            if planted(Bug::TrimBeforeMeta) { Ok(()) } else { meta.sync() }
         };
         if let Err(error) = write() {
             // The next checkpoint must not trim the journal without these.

@@ -16,6 +16,7 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
+use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, Content};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -201,7 +202,7 @@ impl Host {
         }
         self.changed(node, before.fresh);
         match lsn {
-            Some(lsn) if before.clean => Ok(self.journal.sync(lsn)?),
+            Some(lsn) if before.clean && !planted(Bug::WriteBeforeSync) => Ok(self.journal.sync(lsn)?),
             _ => Ok(()),
         }
     }
@@ -349,7 +350,7 @@ impl Host {
     /// Copies aside what a frozen cut still needs of `chunks`; where that can't be done the cut is
     /// given up, and the peer gets a later one.
     pub(super) fn save_frozen(&self, data: &mut Data, chunks: &Range<u64>) {
-        let Some(frozen) = &mut data.frozen else { return };
+        let Some(frozen) = data.frozen.as_mut().filter(|_| !planted(Bug::ForgetAside)) else { return };
         if let Err(error) = frozen.save(chunks, &self.backing, &self.budget) {
             tracing::info!("a large cut is given up and will be taken anew: {error}");
             if let Some(frozen) = data.frozen.take() {

@@ -22,6 +22,7 @@ use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
+use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -343,7 +344,7 @@ impl Host {
             // A file that the peer knows is here, though perhaps not yet all that was written into it.
             self.backing.sync_names()?;
         }
-        if ready || !buried.is_empty() {
+        if (ready || !buried.is_empty()) && !planted(Bug::AnnounceBeforeSync) {
             // A number that the peer knows is never forgotten here, nor that a file was unlinked.
             self.journal.sync(self.journal.end())?;
         }

@@ -19,6 +19,7 @@ use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
+use crate::model::sabotage::{Bug, planted};
 use crate::store::At;
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
@@ -154,7 +155,11 @@ impl Host {
 
     fn filled(&self, filling: Filling) {
         let (id, pieces) = match filling {
-            Filling::Deliver { request, pieces, sha256 } if digest(&pieces) == sha256 => (request, pieces),
+            Filling::Deliver { request, pieces, sha256 }
+                if digest(&pieces) == sha256 || planted(Bug::TrustDelivered) =>
+            {
+                (request, pieces)
+            }
             Filling::Deliver { .. } => {
                 self.distrust("the peer delivered content that does not match its digest");
                 return;
@@ -212,7 +217,8 @@ impl Host {
             let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
             (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty())
         };
-        let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| request.expect.gaps(&r)).collect();
+        let expect = if planted(Bug::FillStale) { &missing } else { &request.expect };
+        let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| expect.gaps(&r)).collect();
         unwanted.into_iter().for_each(|r| missing.remove(r));
         let file = self.data_file(&node, &mut data, true)?;
         let times = file.stat()?.mtime;
@@ -225,6 +231,7 @@ impl Host {
                     continue;
                 };
                 // Bytes written here since are newer than the chunk they lie in.
+                let scraps = if planted(Bug::FillOverWrites) { &ChunkSet::new() } else { &scraps };
                 for gap in scraps.gaps(&bytes) {
                     let part = &content[(gap.start - bytes.start) as usize..(gap.end - bytes.start) as usize];
                     file.write_all_at(part, gap.start)?;
@@ -265,7 +272,9 @@ impl Host {
                     Err(_) => continue,
                 }
             };
-            self.backing.sync_file(&file)?;
+            if !planted(Bug::PublishUnsynced) {
+                self.backing.sync_file(&file)?;
+            }
             let _names = self.names.write();
             let _data = node.data.lock();
             let mut share = self.share.lock();

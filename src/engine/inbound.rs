@@ -18,6 +18,7 @@ use crate::model::ids::{FileId, Seq};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
+use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
@@ -129,7 +130,8 @@ impl Host {
         }
         let named: BTreeSet<FileId> =
             queue.pending.values().flat_map(|p| p.cut.files.iter().map(|f| f.file)).collect();
-        let (later, now) = std::mem::take(&mut queue.gone).into_iter().partition(|a| named.contains(&a.file));
+        let waits = |ack: &Ack| named.contains(&ack.file) && !planted(Bug::ForgetUnlinked);
+        let (later, now) = std::mem::take(&mut queue.gone).into_iter().partition(waits);
         queue.gone = later;
         self.acknowledge(now);
         self.moved();
@@ -163,7 +165,7 @@ impl Host {
                 let files = || pending.cut.files.iter().map(|f| f.file);
                 let held_up = files().any(|f| blocked.contains(&f))
                     || pending.cut.after.iter().any(|s| waiting.contains(s));
-                if held_up || !self.prepare(pending) {
+                if (held_up && !planted(Bug::Overtake)) || !self.prepare(pending) {
                     blocked.extend(pending.cut.files.iter().map(|f| f.file));
                     waiting.insert(seq);
                 } else {
@@ -262,7 +264,9 @@ impl Host {
             }
             let have = pending.content.iter().map(|(file, c)| (*file, c.have.clone())).collect();
             let redo = Record::Redo { cut: Box::new(pending.cut.clone()), staged: have };
-            self.commit(&mut self.share.lock(), redo)?;
+            if !planted(Bug::SkipRedo) {
+                self.commit(&mut self.share.lock(), redo)?;
+            }
             batch.push(*seq);
         }
         if staged {
@@ -287,7 +291,9 @@ impl Host {
             }
         }
         self.moved();
-        self.endure(&applied)?;
+        if !planted(Bug::ThankBeforeSync) {
+            self.endure(&applied)?;
+        }
         applied.iter().for_each(|pending| self.drop_staging(pending));
         self.thank(applied.iter().map(|p| p.cut.seq).collect(), acks);
         failed.map_or(Ok(()), Err)

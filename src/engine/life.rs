@@ -13,6 +13,7 @@ use super::wants::Fetch;
 use super::{live, recovery};
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
+use crate::model::sabotage::{Bug, planted};
 use crate::store::Site;
 use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
@@ -81,7 +82,9 @@ impl Host {
             ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear })),
             key: Mutex::default(),
         });
-        host.redo(recovered.redo, &recovered.half_done)?;
+        if !planted(Bug::ForgetRedo) {
+            host.redo(recovered.redo, &recovered.half_done)?;
+        }
         // What lies in staging is the proof of records that are not durable yet.
         host.journal.sync(host.journal.end())?;
         host.backing.clear_staging()?;

@@ -14,6 +14,7 @@ use super::worker::Worker;
 use crate::model::ids::LogPosition;
 use crate::model::message::{Hello, Message};
 use crate::model::record::Record;
+use crate::model::sabotage::{Bug, planted};
 use crate::wire::{self, Event, Events, Link};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -181,7 +182,8 @@ impl Host {
         let everything = {
             let mut share = self.share.lock();
             let everything = share.must_tell_everything(since);
-            let ahead = since.is_some_and(|s| s.writer == share.writer() && s.seq > share.header().head);
+            let ahead = since.is_some_and(|s| s.writer == share.writer() && s.seq > share.header().head)
+                && !planted(Bug::ReuseWriter);
             if ahead {
                 // We are an older self, restored: the numbers since are taken.
                 tracing::warn!("the peer has seen more of this host than this host remembers");

@@ -13,6 +13,7 @@ use crate::model::file::File;
 use crate::model::ids::FileId;
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
+use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Journal, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +111,9 @@ impl Reconciler<'_> {
                     self.doubt(id, &file, *stamp)?
                 }
                 Some(stamp) if !file.partial => self.check(id, &file, *stamp)?,
+                None if !file.partial && planted(Bug::MissingIsDeleted) => {
+                    self.commit(Record::Moved { moves: vec![(id, None)] })?
+                }
                 None if !file.partial => self.bring_back(id, &file)?,
                 Some(_) if partial.contains(&id) && !file.is_whole() => self.stranger(id, name, &disk)?,
                 _ if partial.contains(&id) => self.check_partial(id, &file)?,
@@ -137,7 +141,7 @@ impl Reconciler<'_> {
     /// Whether power loss may have left something else in a file than the model says.
     fn is_uncertain(&self, id: FileId, file: &File, stamp: &Stamp) -> bool {
         let replaced = file.disk != stamp.ino && self.explained.contains(&id);
-        self.end == End::Lost && (self.suspects.contains(&id) || replaced)
+        self.end == End::Lost && !planted(Bug::BelieveAfterLoss) && (self.suspects.contains(&id) || replaced)
     }
 
     /// What lies there may be older than what the peer acknowledged: the peer is asked first, where it may

@@ -14,6 +14,7 @@ use crate::model::file::File;
 use crate::model::ids::{FileId, Seq, WriterId};
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
+use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, Backing, Identity, Journal, Lsn, MetaStore, Opened, Random, Site};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,9 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
             Share::restore(stored_header.header, files)
         }
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
+        None if planted(Bug::ReuseWriter) => {
+            Share::new(identity.replica, WriterId(identity.replica.0 as u64))
+        }
         None => Share::new(identity.replica, new_writer(&mut random)),
     };
     let replayed = match end {

@@ -10,6 +10,7 @@ use crate::fs::volume::*;
 use crate::model::chunk;
 use crate::model::ids::FileId;
 use crate::model::limits::XATTR_BYTES;
+use crate::model::sabotage::{Bug, planted};
 use crate::store::Content;
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl Host {
     fn holds(&self, id: FileId, node: &Held, offset: u64, len: u64) -> Result<bool> {
         let chunks = chunk::touched(offset, len);
         if let Some(f) = self.share.lock().file(id).filter(|f| f.name.is_some()) {
-            return Ok(!f.missing.overlaps(&chunks));
+            return Ok(!f.missing.overlaps(&chunks) || planted(Bug::ReadPartial));
         }
         match &node.data.lock().orphan {
             Some(missing) if missing.overlaps(&chunks) => Err(Error::NotHere),
@@ -212,7 +213,9 @@ impl Volume for Host {
         self.look_behind(&open.node, &mut open.node.data.lock(), &open.file)?;
         self.backing.sync_file(&open.file)?;
         // A new file's name is as durable as what was written into it.
-        self.backing.sync_names()?;
+        if !planted(Bug::FsyncWithoutName) {
+            self.backing.sync_names()?;
+        }
         self.journal.sync(self.journal.end())?;
         if let Some(process) = open.writer {
             self.cut_soon(open.node.id, Some(process));

@@ -13,6 +13,7 @@ use super::dirty::Dirty;
 use super::ids::Seq;
 use super::limits::CHUNK;
 use super::name::Name;
+use super::sabotage::{Bug, planted};
 use super::version::Version;
 use bincode::{Decode, Encode};
 use std::ops::Range;
@@ -156,12 +157,13 @@ impl File {
         if size < self.size {
             self.shed = self.shed.max(chunk::count(self.size));
             // The chunk that was cut through reads differently now; whole ones are just gone.
-            if !size.is_multiple_of(CHUNK) {
+            if !size.is_multiple_of(CHUNK) && !planted(Bug::TruncateUnmarked) {
                 self.dirty.mark(size / CHUNK..size / CHUNK + 1, tag);
             }
         } else if size > self.size {
             let boundary = self.size / CHUNK;
-            self.dirty.mark(boundary..chunk::count(size).min(self.shed).max(boundary), tag);
+            let shed = if planted(Bug::GrowthKeepsTail) { 0 } else { self.shed };
+            self.dirty.mark(boundary..chunk::count(size).min(shed).max(boundary), tag);
             if !self.size.is_multiple_of(CHUNK) && self.missing.contains(boundary) {
                 self.scraps.insert(self.size..size.min((boundary + 1) * CHUNK));
             }

@@ -18,6 +18,7 @@ use super::file::File;
 use super::ids::{FileId, ReplicaId};
 use super::limits::{CHUNK, NAME_BYTES};
 use super::name::Name;
+use super::sabotage::{Bug, planted};
 use super::share::Share;
 use super::version::Order;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,6 +121,10 @@ fn judge_place(
     let Some(name) = &place.name else {
         return match (ours, order) {
             (None, _) | (_, Order::Equal | Order::After) => PlaceVerdict::Have,
+            (Some(f), Order::Before) if f.name.is_some() && planted(Bug::ReviveUnlinked) => {
+                PlaceVerdict::Revive
+            }
+            (Some(_), Order::Before) if planted(Bug::UnlinkOverEdit) => PlaceVerdict::Take,
             (Some(f), Order::Before) if f.name.is_none() || place.seen.includes(&f.body) => {
                 PlaceVerdict::Take
             }

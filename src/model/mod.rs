@@ -12,5 +12,6 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod record;
+pub mod sabotage;
 pub mod share;
 pub mod version;

@@ -12,6 +12,7 @@ use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
 use super::record::{CutMark, Record, Taken, TakenBody};
+use super::sabotage::{Bug, planted};
 use super::version::Version;
 use bincode::{Decode, Encode};
 use std::collections::{BTreeSet, HashMap};
@@ -285,6 +286,9 @@ impl Share {
     /// Whether a peer that has followed our log up to `since` must be told everything: it never met us,
     /// or it has lost what it once had.
     pub fn must_tell_everything(&self, since: Option<LogPosition>) -> bool {
+        if planted(Bug::TrustOldThanks) {
+            return false;
+        }
         let Some(since) = since else { return !self.files.is_empty() };
         let ours = since.writer == self.header.writer || self.header.past.contains(&since.writer);
         let back = self.header.heard.is_some_and(|h| h.writer == since.writer && h.seq > since.seq);
@@ -325,7 +329,7 @@ impl Share {
             let Some(name) = self.files.get_mut(id).and_then(|f| f.name.take()) else { continue };
             self.names.remove(&name);
             let file = self.files.get_mut(id).expect("just seen");
-            if !file.is_untold() && !file.left.contains(&name) {
+            if !file.is_untold() && !file.left.contains(&name) && !planted(Bug::ForgetLeft) {
                 file.left.push(name.clone());
                 self.left.entry(name).or_default().insert(*id);
             }

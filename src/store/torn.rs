@@ -152,6 +152,12 @@ impl TornDisk {
         state.revive();
     }
 
+    /// The metadata store is gone, as where somebody removed it.
+    pub fn lose_metadata(&self) {
+        let mut state = self.0.lock();
+        (state.meta, state.meta_before) = (Stored::default(), Vec::new());
+    }
+
     /// The process is gone and the machine runs on: nothing is lost, and the disk takes calls again.
     pub fn revive(&self) {
         self.0.lock().revive();

@@ -90,9 +90,14 @@ impl World {
         }
     }
 
+    /// Where everything happens; it must be entered.
+    pub fn runtime(&self) -> tokio::runtime::Handle {
+        self.runtime.handle().clone()
+    }
+
     /// A history of `steps` steps, ending level.
     pub fn run(&mut self, steps: usize) -> Result<(), String> {
-        let runtime = self.runtime.handle().clone();
+        let runtime = self.runtime();
         let _inside = runtime.enter();
         for side in 0..2 {
             self.revive(side, None)?;
@@ -147,7 +152,7 @@ impl World {
     }
 
     /// Everything heals, and both hosts must become level, equal and right.
-    fn come_to_rest(&mut self) -> Result<(), String> {
+    pub fn come_to_rest(&mut self) -> Result<(), String> {
         self.note(|| "come to rest".to_owned());
         for side in 0..2 {
             self.sides[side].disk.set_space(None);
@@ -248,7 +253,7 @@ impl World {
     }
 
     /// What flies towards `side` arrives there.
-    fn arrive(&mut self, side: usize) -> Result<(), String> {
+    pub fn arrive(&mut self, side: usize) -> Result<(), String> {
         let Some((session, message)) = self.sides[1 - side].out.arrive() else { return Ok(()) };
         if self.sides[side].session != session || session == 0 {
             return Ok(());
@@ -280,7 +285,7 @@ impl World {
         });
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         self.note(|| format!("{time:?} pass"));
         self.now += time.as_nanos() as i64;
         self.runtime.block_on(tokio::time::advance(time));
@@ -288,7 +293,7 @@ impl World {
         self.sides.iter().for_each(|s| s.disk.set_time(self.now));
     }
 
-    fn connect(&mut self) {
+    pub fn connect(&mut self) {
         if self.sides.iter().any(|s| s.running.is_none()) || self.sides.iter().all(|s| s.session != 0) {
             return;
         }
@@ -321,7 +326,7 @@ impl World {
         }
     }
 
-    fn hang_up(&mut self, side: usize) {
+    pub fn hang_up(&mut self, side: usize) {
         let me = &mut self.sides[side];
         if me.session != 0 {
             me.session = 0;
@@ -405,7 +410,7 @@ impl World {
 
     /// Starts a host, as often as it dies of that. With `crash` it had died, by power loss where that has a
     /// seed.
-    fn revive(&mut self, side: usize, crash: Option<Option<u64>>) -> Result<(), String> {
+    pub fn revive(&mut self, side: usize, crash: Option<Option<u64>>) -> Result<(), String> {
         let mut crash = crash;
         let mut torn = false;
         loop {
