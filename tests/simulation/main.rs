@@ -3,8 +3,8 @@
 //!
 //! `SYNCFS_SEED=n` replays one history, `SYNCFS_SEEDS=n` runs so many, `SYNCFS_STORY=1` tells what happens.
 
-mod network;
-mod side;
+#[path = "../common/simulated/mod.rs"]
+mod simulated;
 mod user;
 mod world;
 

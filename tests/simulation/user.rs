@@ -3,16 +3,14 @@
 //! The model knows bytes and names, nothing of chunks, versions or journals. Of each file it keeps the states
 //! it has had since it was last certain: after a crash each byte must be one that it was in one of them.
 
+use crate::simulated::calls::{EXCHANGE, Result, process, read};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use syncfs::engine::Host;
 use syncfs::fs::error::Error;
-use syncfs::fs::volume::{Answer, Caller, SetAttr, Volume, WriteMode};
+use syncfs::fs::volume::{Caller, SetAttr, Volume, WriteMode};
 use syncfs::store::torn::Dice;
 
-type Result<T> = std::result::Result<T, Error>;
-
-const EXCHANGE: u32 = 2;
 const NOREPLACE: u32 = 1;
 
 /// One file of a user's, whatever it is called at the moment.
@@ -470,19 +468,7 @@ fn may_be(states: &[Vec<u8>], older: &[Vec<u8>], bytes: &[u8], torn: bool) -> bo
         })
 }
 
-/// All of a file, through the volume; `None` where part of it is still on its way.
-pub fn read(host: &Host, name: &str) -> Option<Vec<u8>> {
-    let attr = host.lookup(name.as_bytes()).ok()?;
-    let opened = host.open(Caller { uid: 0, gid: 0, thread: 5_000_000 }, attr.ino, libc::O_RDONLY).ok()?;
-    let answer = host.read(opened.handle, 0, u32::try_from(attr.size).ok()?);
-    host.release(opened.handle, None);
-    match answer {
-        Answer::Now(bytes) => bytes.ok(),
-        Answer::Later(_) => None,
-    }
-}
-
-/// One of a few processes. Threads of that number do not exist, so each is a process of its own.
+/// One of a few processes.
 fn caller(dice: &mut Dice) -> Caller {
-    Caller { uid: 0, gid: 0, thread: 5_000_001 + dice.roll(3) as u32 }
+    process(1 + dice.roll(3) as u32)
 }
