@@ -220,11 +220,11 @@ impl Hosts {
                 while self.sides[side].out.transmit() {}
             }
             for side in 0..2 {
+                busy |= !self.sides[1 - side].out.is_idle();
                 for _ in 0..arrivals() {
-                    if self.sides[1 - side].out.is_idle() {
+                    if !self.sides[1 - side].out.flies() {
                         break;
                     }
-                    busy = true;
                     if let Done::Died = self.arrive(side)? {
                         return Ok(Rest::Died(side));
                     }

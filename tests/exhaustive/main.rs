@@ -1,0 +1,131 @@
+//! Every short history, with a crash at every change of either disk.
+//!
+//! A history is one or two operations (`SYNCFS_LENGTH` says how many at most) of a small alphabet, on either
+//! host. It is run once undisturbed, which tells how often each disk was changed; then once more for each of these changes
+//! and each way to die of it. Whatever happens, both hosts must become level, equal and right. `SYNCFS_STORY=1` and `SYNCFS_ONLY=n` tell
+//! the story of the nth history.
+
+mod history;
+mod ledger;
+mod operation;
+#[path = "../common/simulated/mod.rs"]
+mod simulated;
+
+use history::{Beginning, Crash, Plan, Schedule};
+use simulated::side::Fate;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Lengths of a torn write, and what a power cut does.
+struct Depth {
+    /// Of each write, so many prefixes.
+    prefixes: usize,
+    /// Power cuts that tear by chance, beside the one that takes all that was not synced.
+    seeds: u64,
+}
+
+fn number(variable: &str) -> Option<usize> {
+    Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+}
+
+/// All histories of up to `length` operations. The hosts are alike: the first operation is always on the same.
+fn plans(length: usize) -> Vec<Plan> {
+    let mut sequences: Vec<Vec<(usize, operation::Operation)>> = operation::ALL.map(|o| vec![(0, o)]).into();
+    let mut last = sequences.clone();
+    for _ in 1..length {
+        let longer = |sequence: &Vec<_>| {
+            let next = (0..2).flat_map(|side| operation::ALL.map(|o| (side, o)));
+            next.map(|step| [sequence.clone(), vec![step]].concat()).collect::<Vec<_>>()
+        };
+        last = last.iter().flat_map(longer).collect();
+        sequences.extend(last.clone());
+    }
+    let mut plans = Vec::new();
+    for operations in sequences {
+        let schedules = match operations.len() {
+            1 => &[Schedule::Resting, Schedule::Apart][..],
+            _ => &[Schedule::Resting, Schedule::Busy, Schedule::Apart],
+        };
+        plans.extend(schedules.iter().map(|s| Plan { operations: operations.clone(), schedule: *s }));
+    }
+    plans
+}
+
+/// Every crash of one history. Returns how many there were, 0 where it makes no sense.
+fn crashes(plan: &Plan, beginning: &Beginning, depth: &Depth, failed: &mut Vec<String>) -> usize {
+    let mut runs = 1;
+    let mut run = |crash: Option<Crash>| {
+        runs += 1;
+        match plan.run(beginning, crash) {
+            Ok(outcome) => outcome,
+            Err(why) => {
+                failed.push(format!("{:?} {:?}, {crash:?}: {why}", plan.schedule, plan.operations));
+                None
+            }
+        }
+    };
+    let Some(outcome) = run(None) else { return 0 };
+    for side in 0..2 {
+        for effect in 1..=outcome.effects[side] {
+            let mut die = |bytes, fate| run(Some(Crash { side, effect, bytes, fate }));
+            let write = die(0, Fate::Killed).and_then(|o| o.died_in).unwrap_or(0);
+            let steps = depth.prefixes.min(write.saturating_sub(1));
+            for n in 1..=steps {
+                die(n * write / (steps + 1), Fate::Killed);
+            }
+            die(0, Fate::UnsyncedLost);
+            for seed in 0..depth.seeds {
+                die(write / 2, Fate::PowerLost(seed ^ effect << 8));
+            }
+        }
+    }
+    runs - 2
+}
+
+fn all_histories(length: usize, depth: &Depth) {
+    let begun = Instant::now();
+    let plans = plans(length);
+    let (next, done) = (AtomicUsize::new(0), Mutex::new((0, 0, Vec::new())));
+    let only = number("SYNCFS_ONLY");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let beginning = Beginning::new();
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(plan) = plans.get(n) else { return };
+                    if only.is_some_and(|only| only != n) {
+                        continue;
+                    }
+                    let mut failed = Vec::new();
+                    let crashes = crashes(plan, &beginning, depth, &mut failed);
+                    let mut done = done.lock().unwrap();
+                    done.0 += usize::from(crashes > 0);
+                    done.1 += crashes;
+                    done.2.extend(failed.into_iter().map(|why| format!("history {n}: {why}")));
+                }
+            });
+        }
+    });
+    let (histories, crashes, mut failed) = done.into_inner().unwrap();
+    println!(
+        "{histories} histories, {crashes} crashes, {:.1} s on {threads} threads",
+        begun.elapsed().as_secs_f64()
+    );
+    failed.sort();
+    for why in failed.iter().take(number("SYNCFS_SHOW").unwrap_or(20)) {
+        println!("{why}");
+    }
+    assert!(failed.is_empty(), "{} of {crashes} went wrong; the first: {}", failed.len(), failed[0]);
+}
+
+#[test]
+fn whatever_dies_in_a_short_history_nothing_is_lost() {
+    let depth = Depth {
+        prefixes: number("SYNCFS_PREFIXES").unwrap_or(1),
+        seeds: number("SYNCFS_TEARS").unwrap_or(1) as u64,
+    };
+    all_histories(number("SYNCFS_LENGTH").unwrap_or(2), &depth);
+}
