@@ -5,6 +5,7 @@
 
 #[path = "../common/simulated/mod.rs"]
 mod simulated;
+mod stories;
 mod user;
 mod world;
 
