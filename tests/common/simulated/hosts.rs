@@ -232,7 +232,7 @@ impl Hosts {
             }
             self.poll();
             quiet = if busy { 0 } else { quiet + 1 };
-            if quiet > 2 && self.sides.iter().all(|s| s.running.as_ref().is_some_and(|r| r.is_level())) {
+            if quiet > 1 && self.sides.iter().all(|s| s.running.as_ref().is_some_and(|r| r.is_level())) {
                 return Ok(Rest::Level);
             }
             if !busy {
