@@ -234,9 +234,13 @@ impl Ledger {
         }
     }
 
-    /// Whether `bytes` may be seen now, on any host, as content of some file.
+    /// Whether `bytes` may be seen now, on any host, as content of some file: what it once was, or what power
+    /// loss left of it until the other host could be asked.
     pub fn ever(&self, bytes: &[u8]) -> bool {
-        let is = |life: &Life| life.states.iter().any(|s| s.bytes == bytes) || life.may_hold(bytes);
+        let is = |life: &Life| {
+            let all: Vec<&[u8]> = life.states.iter().map(|s| &s.bytes[..]).collect();
+            all.contains(&bytes) || (life.torn && is_mixture(&all, bytes, true))
+        };
         match letter(bytes) {
             Some(letter) => self.lives.get(&letter).is_some_and(|lives| lives.iter().any(is)),
             None => self.lives.values().flatten().any(is),

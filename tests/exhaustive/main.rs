@@ -17,12 +17,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Lengths of a torn write, and what a power cut does.
-struct Depth {
-    /// Of each write, so many prefixes.
-    prefixes: usize,
-    /// Power cuts that tear by chance, beside the one that takes all that was not synced.
-    seeds: u64,
+/// What the process dies of, and how finely it is tried.
+enum Deaths {
+    /// Kills: at each change, and after so many prefixes of each write.
+    Kills { prefixes: usize },
+    /// Power cuts: one that takes all that was not synced, and so many that tear by chance.
+    PowerCuts { seeds: u64 },
 }
 
 fn number(variable: &str) -> Option<usize> {
@@ -53,7 +53,7 @@ fn plans(length: usize) -> Vec<Plan> {
 }
 
 /// Every crash of one history. Returns how many there were, 0 where it makes no sense.
-fn crashes(plan: &Plan, beginning: &Beginning, depth: &Depth, failed: &mut Vec<String>) -> usize {
+fn crashes(plan: &Plan, beginning: &Beginning, deaths: &Deaths, failed: &mut Vec<String>) -> usize {
     let mut runs = 1;
     let mut run = |crash: Option<Crash>| {
         runs += 1;
@@ -69,21 +69,28 @@ fn crashes(plan: &Plan, beginning: &Beginning, depth: &Depth, failed: &mut Vec<S
     for side in 0..2 {
         for effect in 1..=outcome.effects[side] {
             let mut die = |bytes, fate| run(Some(Crash { side, effect, bytes, fate }));
-            let write = die(0, Fate::Killed).and_then(|o| o.died_in).unwrap_or(0);
-            let steps = depth.prefixes.min(write.saturating_sub(1));
-            for n in 1..=steps {
-                die(n * write / (steps + 1), Fate::Killed);
-            }
-            die(0, Fate::UnsyncedLost);
-            for seed in 0..depth.seeds {
-                die(write / 2, Fate::PowerLost(seed ^ effect << 8));
+            match *deaths {
+                Deaths::Kills { prefixes } => {
+                    let write = die(0, Fate::Killed).and_then(|o| o.died_in).unwrap_or(0);
+                    let steps = prefixes.min(write.saturating_sub(1));
+                    for n in 1..=steps {
+                        die(n * write / (steps + 1), Fate::Killed);
+                    }
+                }
+                Deaths::PowerCuts { seeds } => {
+                    die(0, Fate::UnsyncedLost);
+                    for seed in 0..seeds {
+                        // A write that is cut short as well.
+                        die(seed as usize * 100, Fate::PowerLost(seed ^ effect << 8));
+                    }
+                }
             }
         }
     }
     runs - 2
 }
 
-fn all_histories(length: usize, depth: &Depth) {
+fn all_histories(length: usize, deaths: &Deaths) {
     let begun = Instant::now();
     let plans = plans(length);
     let (next, done) = (AtomicUsize::new(0), Mutex::new((0, 0, Vec::new())));
@@ -100,7 +107,7 @@ fn all_histories(length: usize, depth: &Depth) {
                         continue;
                     }
                     let mut failed = Vec::new();
-                    let crashes = crashes(plan, &beginning, depth, &mut failed);
+                    let crashes = crashes(plan, &beginning, deaths, &mut failed);
                     let mut done = done.lock().unwrap();
                     done.0 += usize::from(crashes > 0);
                     done.1 += crashes;
@@ -122,10 +129,13 @@ fn all_histories(length: usize, depth: &Depth) {
 }
 
 #[test]
-fn whatever_dies_in_a_short_history_nothing_is_lost() {
-    let depth = Depth {
-        prefixes: number("SYNCFS_PREFIXES").unwrap_or(1),
-        seeds: number("SYNCFS_TEARS").unwrap_or(1) as u64,
-    };
-    all_histories(number("SYNCFS_LENGTH").unwrap_or(2), &depth);
+fn killed_at_any_change_of_the_disk_a_host_loses_nothing() {
+    let prefixes = number("SYNCFS_PREFIXES").unwrap_or(1);
+    all_histories(number("SYNCFS_LENGTH").unwrap_or(2), &Deaths::Kills { prefixes });
+}
+
+#[test]
+fn without_power_at_any_change_of_the_disk_a_host_loses_nothing_that_was_durable() {
+    let seeds = number("SYNCFS_TEARS").unwrap_or(1) as u64;
+    all_histories(number("SYNCFS_LENGTH").unwrap_or(2), &Deaths::PowerCuts { seeds });
 }
