@@ -105,6 +105,9 @@ impl History {
         }
         for (nth, (side, operation)) in plan.operations.iter().enumerate() {
             let names = calls::names(self.hosts.host(*side));
+            if names.iter().any(|name| name.contains(CONFLICT)) {
+                break;
+            }
             match operation.calls(nth, &names) {
                 Some(calls) => self.perform(*side, calls)?,
                 None if crash.is_none() => return Ok(None),
@@ -113,9 +116,6 @@ impl History {
             }
             if plan.schedule == Schedule::Resting {
                 self.rest()?;
-            }
-            if names.iter().any(|name| name.contains(CONFLICT)) {
-                break;
             }
         }
         self.rest()?;
@@ -180,7 +180,7 @@ impl History {
         if !self.ledger.is_empty() {
             self.ledger.check(&share).map_err(|why| format!("{why}; in the end {}", tell(&share)))?;
         }
-        self.ledger = Ledger::both_have(&share);
+        self.ledger.both_have(&share);
         Ok(())
     }
 }

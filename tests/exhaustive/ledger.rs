@@ -40,6 +40,8 @@ struct Life {
 #[derive(Default)]
 pub struct Ledger {
     lives: BTreeMap<u8, [Life; 2]>,
+    /// Contents before: what was not synced may still lie on a disk, and shows until the other host is asked.
+    past: BTreeMap<u8, Vec<Vec<u8>>>,
     /// Two files that one call renamed on a host, each with the state it came to.
     together: Vec<(usize, [(u8, usize); 2])>,
     /// Which host is in the middle of a call, and what was there before.
@@ -76,17 +78,25 @@ impl Life {
 }
 
 impl Ledger {
-    /// Both hosts have exactly this.
-    pub fn both_have(share: &Share) -> Ledger {
-        let mut ledger = Ledger::default();
+    /// Both hosts have exactly this from now on. Where there are conflict copies the ledger is closed: it has seen
+    /// that they are right.
+    pub fn both_have(&mut self, share: &Share) {
+        let mut ledger = Ledger { past: std::mem::take(&mut self.past), ..Ledger::default() };
+        for (letter, lives) in &self.lives {
+            let contents = lives.iter().flat_map(|life| &life.states).map(|s| s.bytes.clone());
+            ledger.past.entry(*letter).or_default().extend(contents);
+        }
+        *self = ledger;
+        if share.keys().any(|name| name.contains(CONFLICT)) {
+            return;
+        }
         for (name, found) in share {
             let Found { bytes, mode } = found.clone();
             let state = State { name: Some(name.clone()), bytes, mode };
             let life = Life { states: vec![state], sure: 0, torn: false };
             let letter = letter(&found.bytes).unwrap_or(0);
-            ledger.lives.insert(letter, [life.clone(), life]);
+            self.lives.insert(letter, [life.clone(), life]);
         }
-        ledger
     }
 
     /// Nothing is known yet of what both have.
@@ -237,14 +247,17 @@ impl Ledger {
     /// Whether `bytes` may be seen now, on any host, as content of some file: what it once was, or what power
     /// loss left of it until the other host could be asked.
     pub fn ever(&self, bytes: &[u8]) -> bool {
-        let is = |life: &Life| {
-            let all: Vec<&[u8]> = life.states.iter().map(|s| &s.bytes[..]).collect();
-            all.contains(&bytes) || (life.torn && is_mixture(&all, bytes, true))
+        let is = |letter: &u8, life: &Life| {
+            let mut all: Vec<&[u8]> = life.states.iter().map(|s| &s.bytes[..]).collect();
+            if all.contains(&bytes) || !life.torn {
+                return all.contains(&bytes);
+            }
+            all.extend(self.past.get(letter).into_iter().flatten().map(Vec::as_slice));
+            is_mixture(&all, bytes, true)
         };
-        match letter(bytes) {
-            Some(letter) => self.lives.get(&letter).is_some_and(|lives| lives.iter().any(is)),
-            None => self.lives.values().flatten().any(is),
-        }
+        let named = |l: &u8| letter(bytes).is_none_or(|letter| *l == letter);
+        let mut lives = self.lives.iter().filter(|(l, _)| named(l));
+        lives.any(|(letter, lives)| lives.iter().any(|life| is(letter, life)))
     }
 
     /// Both hosts are level and equal and have this: is it what their users may expect?

@@ -2,8 +2,10 @@
 //!
 //! A history is one or two operations (`SYNCFS_LENGTH` says how many at most) of a small alphabet, on either
 //! host. It is run once undisturbed, which tells how often each disk was changed; then once more for each of these changes
-//! and each way to die of it. Whatever happens, both hosts must become level, equal and right. `SYNCFS_STORY=1` and `SYNCFS_ONLY=n` tell
-//! the story of the nth history.
+//! and each way to die of it. Whatever happens, both hosts must become level, equal and right.
+//!
+//! `SYNCFS_STRIDE=1` takes every change also of histories of several operations, `SYNCFS_PREFIXES=n` so many lengths of each torn
+//! write, `SYNCFS_TEARS=n` so many ways to tear a disk. `SYNCFS_ONLY=n` runs the nth history alone, `SYNCFS_STORY=1` tells it.
 
 mod history;
 mod ledger;
@@ -23,6 +25,16 @@ enum Deaths {
     Kills { prefixes: usize },
     /// Power cuts: one that takes all that was not synced, and so many that tear by chance.
     PowerCuts { seeds: u64 },
+}
+
+impl Deaths {
+    /// Of how many changes of a history of several operations one is tried by default.
+    fn stride(&self) -> usize {
+        match self {
+            Deaths::Kills { .. } => 6,
+            Deaths::PowerCuts { .. } => 12,
+        }
+    }
 }
 
 fn number(variable: &str) -> Option<usize> {
@@ -53,7 +65,13 @@ fn plans(length: usize) -> Vec<Plan> {
 }
 
 /// Every crash of one history. Returns how many there were, 0 where it makes no sense.
-fn crashes(plan: &Plan, beginning: &Beginning, deaths: &Deaths, failed: &mut Vec<String>) -> usize {
+fn crashes(
+    nth: usize,
+    plan: &Plan,
+    beginning: &Beginning,
+    deaths: &Deaths,
+    failed: &mut Vec<String>,
+) -> usize {
     let mut runs = 1;
     let mut run = |crash: Option<Crash>| {
         runs += 1;
@@ -66,8 +84,11 @@ fn crashes(plan: &Plan, beginning: &Beginning, deaths: &Deaths, failed: &mut Vec
         }
     };
     let Some(outcome) = run(None) else { return 0 };
+    // Of longer histories not each change, unless asked for; which ones goes with the history.
+    let stride =
+        if plan.operations.len() == 1 { 1 } else { number("SYNCFS_STRIDE").unwrap_or(deaths.stride()) };
     for side in 0..2 {
-        for effect in 1..=outcome.effects[side] {
+        for effect in (1..=outcome.effects[side]).skip(nth % stride).step_by(stride) {
             let mut die = |bytes, fate| run(Some(Crash { side, effect, bytes, fate }));
             match *deaths {
                 Deaths::Kills { prefixes } => {
@@ -107,7 +128,7 @@ fn all_histories(length: usize, deaths: &Deaths) {
                         continue;
                     }
                     let mut failed = Vec::new();
-                    let crashes = crashes(plan, &beginning, deaths, &mut failed);
+                    let crashes = crashes(n, plan, &beginning, deaths, &mut failed);
                     let mut done = done.lock().unwrap();
                     done.0 += usize::from(crashes > 0);
                     done.1 += crashes;

@@ -48,7 +48,7 @@ impl World {
         let largest = [3_000, 12_000, 12_000, 40_000][dice.roll(4)];
         let names = 2 + dice.roll(5);
         World {
-            hosts: Hosts::new([Side::new(dice.number(), inline), Side::new(dice.number(), inline)]),
+            hosts: Hosts::traced([Side::new(dice.number(), inline), Side::new(dice.number(), inline)]),
             users: [Users::new("a", names, largest), Users::new("b", names, largest)],
             dice,
             faults,
