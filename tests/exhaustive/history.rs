@@ -73,6 +73,11 @@ struct History {
 }
 
 impl Plan {
+    /// Whether both hosts do something before either hears of the other.
+    pub fn is_at_once(&self) -> bool {
+        self.schedule != Schedule::Resting && self.operations.iter().any(|(side, _)| *side == 1)
+    }
+
     /// Runs it, from the same beginning each time. `Ok(None)`: its operations make no sense in this order.
     pub fn run(&self, beginning: &Beginning, crash: Option<Crash>) -> Result<Option<Outcome>, String> {
         let run = || {

@@ -35,6 +35,8 @@ struct Life {
     sure: usize,
     /// Any mixture of its states since is possible, too.
     torn: bool,
+    /// Somebody was about to change it when the daemon was killed: that may count as a change.
+    attempted: bool,
 }
 
 #[derive(Default)]
@@ -93,7 +95,7 @@ impl Ledger {
         for (name, found) in share {
             let Found { bytes, mode } = found.clone();
             let state = State { name: Some(name.clone()), bytes, mode };
-            let life = Life { states: vec![state], sure: 0, torn: false };
+            let life = Life { states: vec![state], sure: 0, torn: false, attempted: false };
             let letter = letter(&found.bytes).unwrap_or(0);
             self.lives.insert(letter, [life.clone(), life]);
         }
@@ -128,7 +130,7 @@ impl Ledger {
         match *call {
             Call::Create(name, letter) => {
                 let nothing = State { name: None, bytes: Vec::new(), mode: 0o644 };
-                let life = || Life { states: vec![nothing.clone()], sure: 0, torn: false };
+                let life = || Life { states: vec![nothing.clone()], sure: 0, torn: false, attempted: false };
                 self.lives.insert(letter, [life(), life()]);
                 self.becomes(side, letter, |s| s.name = Some(name.to_owned()));
             }
@@ -200,11 +202,12 @@ impl Ledger {
                 state.bytes.clone_from(&shown.bytes);
             }
         }
-        let Some(found) = [before, after, partly].into_iter().find(matches) else {
+        let Some(found) = [&before, &after, &partly].into_iter().find(|states| matches(states)) else {
             return Err(format!("host {side}, killed in a call, shows {}", tell(shows)));
         };
         for (letter, lives) in &mut self.lives {
             let life = &mut lives[side];
+            life.attempted = before.get(letter) != after.get(letter);
             let state = match found.get(letter) {
                 Some(state) => state.clone(),
                 None => State { name: None, ..life.now().clone() },
@@ -286,7 +289,8 @@ impl Ledger {
 
     fn check_file(&self, letter: u8, lives: &[Life; 2], found: &[(&String, &Found)]) -> Result<(), String> {
         let base = &lives[0].states[0];
-        let edited = |life: &Life| life.changed(|s| s.bytes != base.bytes || s.mode != base.mode);
+        let edited =
+            |life: &Life| life.attempted || life.changed(|s| s.bytes != base.bytes || s.mode != base.mode);
         let moved = |life: &Life| life.changed(|s| s.name != base.name);
         // Who did nothing to it has no say in what becomes of it.
         let say = |changed: &dyn Fn(&Life) -> bool| -> Vec<&Life> {

@@ -47,6 +47,7 @@ impl Hosts {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let story = std::env::var("SYNCFS_STORY").is_ok();
+        sides.iter().for_each(|side| side.disk.set_time(BEGIN));
         Hosts { runtime, sides, sessions: 0, now: BEGIN, trace: None, story }
     }
 
