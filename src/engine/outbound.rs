@@ -115,6 +115,8 @@ impl Host {
         if let Err(error) = settled {
             tracing::error!("a file that power loss left uncertain stays so: {error}");
         }
+        // Where the peer knows nothing of it, it needs the name as well.
+        self.outbound.lock().tell_all(file);
         let _ = self.triggers.send(Trigger::Cut(vec![file], None));
     }
 

@@ -208,7 +208,9 @@ fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &
                 changed.insert((ours.size / CHUNK).min(ours.shed)..ours.shed);
             }
             changed.remove(chunk::count(body.attrs.size)..u64::MAX);
-            BodyVerdict::Yield { changed, copy: ours.is_edited() }
+            // What was told here, and went from the peer's disk with the power, is nowhere else.
+            let copy = ours.is_edited() || !body.version.includes(&ours.base);
+            BodyVerdict::Yield { changed, copy }
         }
         Order::Concurrent => BodyVerdict::Keep,
     }

@@ -56,6 +56,10 @@ struct State {
     now: i64,
     effects: u64,
     die_at: Option<u64>,
+    /// How much of the write in which the process dies is done; `None`: as the effect's number says.
+    die_after: Option<usize>,
+    /// The length of the write in which it died.
+    died_in: Option<usize>,
     dead: bool,
     space: Option<u64>,
     fail_truncate: bool,
@@ -158,6 +162,50 @@ impl TornDisk {
         (state.meta, state.meta_before) = (Stored::default(), Vec::new());
     }
 
+    /// The power fails, and nothing survives that was not synced. Files open before must not be used again.
+    pub fn crash_bare(&self) {
+        let mut state = self.0.lock();
+        let state = &mut *state;
+        for inode in state.inodes.values_mut() {
+            inode.pending.clear();
+            inode.now.clone_from(&inode.durable);
+            inode.attrs = inode.durable_attrs.clone();
+        }
+        state.pending_names.clear();
+        state.names = state.durable_names.clone();
+        if let Some(synced) = std::mem::take(&mut state.meta_before).into_iter().next() {
+            state.meta = synced;
+        }
+        state.revive();
+    }
+
+    /// Another disk, on which durably lies what lies here now: what a snapshot of the disk keeps.
+    pub fn snapshot(&self) -> TornDisk {
+        let state = self.0.lock();
+        let named: BTreeSet<Key> = state.names.values().copied().collect();
+        let inodes = state.inodes.iter().filter(|(key, _)| named.contains(key)).map(|(key, inode)| {
+            let copy = Inode {
+                open: Arc::new(()),
+                now: inode.now.clone(),
+                durable: inode.now.clone(),
+                pending: Vec::new(),
+                attrs: inode.attrs.clone(),
+                durable_attrs: inode.attrs.clone(),
+            };
+            (*key, copy)
+        });
+        TornDisk(Arc::new(Mutex::new(State {
+            inodes: inodes.collect(),
+            next: state.next,
+            names: state.names.clone(),
+            durable_names: state.names.clone(),
+            meta: state.meta.clone(),
+            root_times: state.root_times,
+            now: state.now,
+            ..State::default()
+        })))
+    }
+
     /// The process is gone and the machine runs on: nothing is lost, and the disk takes calls again.
     pub fn revive(&self) {
         self.0.lock().revive();
@@ -166,6 +214,19 @@ impl TornDisk {
     /// The process dies at effect `n` from the disk's beginning.
     pub fn die_at(&self, n: Option<u64>) {
         self.0.lock().die_at = n;
+    }
+
+    /// The process dies at effect `n` from the disk's beginning; where that is a write, `bytes` of it are
+    /// done.
+    pub fn die_after(&self, n: u64, bytes: usize) {
+        let mut state = self.0.lock();
+        (state.die_at, state.die_after, state.died_in) = (Some(n), Some(bytes), None);
+    }
+
+    /// The length in bytes of the write that the process last died in, if [`die_after`](TornDisk::die_after)
+    /// aimed at one.
+    pub fn died_in(&self) -> Option<usize> {
+        self.0.lock().died_in
     }
 
     /// The process dies here: no call does anything any more until the disk is revived or crashes.
@@ -248,7 +309,7 @@ impl State {
     }
 
     fn revive(&mut self) {
-        (self.dead, self.die_at) = (false, None);
+        (self.dead, self.die_at, self.die_after) = (false, None, None);
     }
 
     fn inode(&mut self, mode: u32) -> Key {
@@ -576,7 +637,9 @@ impl File for TornFile {
         effect(
             &self.disk,
             |state| {
-                let len = Dice(state.effects).roll(bytes.len() + 1);
+                state.died_in = Some(bytes.len());
+                let by_chance = || Dice(state.effects).roll(bytes.len() + 1);
+                let len = state.die_after.unwrap_or_else(by_chance).min(bytes.len());
                 if len > 0 {
                     write(state, len);
                 }

@@ -3,10 +3,12 @@
 //!
 //! `SYNCFS_SEED=n` replays one history, `SYNCFS_SEEDS=n` runs so many, `SYNCFS_STORY=1` tells what happens.
 
-mod network;
+mod matching;
 mod promises;
 mod saboteurs;
-mod side;
+#[path = "../common/simulated/mod.rs"]
+mod simulated;
+mod stories;
 mod user;
 mod world;
 

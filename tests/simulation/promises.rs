@@ -2,9 +2,9 @@
 //!
 //! The names here begin with neither user's letter: nobody works on them but who tells the story.
 
-use crate::side::Side;
-use crate::user::read;
-use crate::world::{Faults, World};
+use crate::simulated::calls::read;
+use crate::simulated::hosts::{Hosts, Rest};
+use crate::simulated::side::{Fate, Side};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,23 +23,22 @@ const ALL: Range<usize> = 0..6;
 const CALLER: Caller = Caller { uid: 0, gid: 0, thread: 5_000_000 };
 
 /// Two hosts that know each other, and what befalls them.
-fn tell(inline: u64, story: impl FnOnce(&mut World)) {
-    let mut world = World::new(0, Faults::NONE);
-    world.sides = [1, 2].map(|seed| Side::new(seed, inline));
-    let runtime = world.runtime();
+fn tell(inline: u64, story: impl FnOnce(&mut Hosts)) {
+    let mut hosts = Hosts::new([1, 2].map(|seed| Side::new(seed, inline)));
+    let runtime = hosts.handle();
     let _inside = runtime.enter();
     for side in 0..2 {
-        world.revive(side, None).unwrap();
+        assert!(hosts.start(side));
     }
-    world.connect();
-    story(&mut world);
+    hosts.connect();
+    story(&mut hosts);
 }
 
 /// As [`tell`], of so many ways in which power loss may tear what was not synced.
-fn tell_of(inline: u64, ways: u64, story: impl Fn(&mut World, u64)) {
+fn tell_of(inline: u64, ways: u64, story: impl Fn(&mut Hosts, u64)) {
     for seed in 0..ways {
         println!("seed {seed}");
-        tell(inline, |world| story(world, seed));
+        tell(inline, |hosts| story(hosts, seed));
     }
 }
 
@@ -50,17 +49,17 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn host(world: &World, side: usize) -> Arc<Host> {
-    world.sides[side].running.as_ref().expect("it is running").host.clone()
+fn host(hosts: &Hosts, side: usize) -> Arc<Host> {
+    hosts.sides[side].running.as_ref().expect("it is running").host.clone()
 }
 
-fn shown(world: &World, side: usize, name: &str) -> Option<Vec<u8>> {
-    read(&host(world, side), name)
+fn shown(hosts: &Hosts, side: usize, name: &str) -> Option<Vec<u8>> {
+    read(&host(hosts, side), name)
 }
 
 /// Writes, and leaves the file open: nothing is told yet.
-fn write(world: &World, side: usize, name: &str, at: u64, bytes: &[u8]) -> u64 {
-    let host = host(world, side);
+fn write(hosts: &Hosts, side: usize, name: &str, at: u64, bytes: &[u8]) -> u64 {
+    let host = host(hosts, side);
     let handle = match host.lookup(name.as_bytes()) {
         Ok(attr) => host.open(CALLER, attr.ino, libc::O_RDWR).unwrap().handle,
         Err(_) => host.create(CALLER, name.as_bytes(), 0o644, libc::O_RDWR).unwrap().1.handle,
@@ -69,75 +68,78 @@ fn write(world: &World, side: usize, name: &str, at: u64, bytes: &[u8]) -> u64 {
     handle
 }
 
-fn save(world: &World, side: usize, name: &str, at: u64, bytes: &[u8]) {
-    let handle = write(world, side, name, at, bytes);
-    Volume::flush(&*host(world, side), handle, 0).unwrap();
-    host(world, side).release(handle, None);
+fn save(hosts: &Hosts, side: usize, name: &str, at: u64, bytes: &[u8]) {
+    let handle = write(hosts, side, name, at, bytes);
+    Volume::flush(&*host(hosts, side), handle, 0).unwrap();
+    host(hosts, side).release(handle, None);
 }
 
-fn truncate(world: &World, side: usize, name: &str, size: u64) {
-    let host = host(world, side);
+fn truncate(hosts: &Hosts, side: usize, name: &str, size: u64) {
+    let host = host(hosts, side);
     let ino = host.lookup(name.as_bytes()).unwrap().ino;
     host.setattr(CALLER, ino, None, SetAttr { size: Some(size), ..SetAttr::default() }).unwrap();
 }
 
-fn rest(world: &mut World) {
-    world.connect();
-    world.come_to_rest().unwrap_or_else(|why| panic!("{why}"));
+fn rest(hosts: &mut Hosts) {
+    hosts.connect();
+    hosts.sides.iter().for_each(|side| side.disk.die_at(None));
+    let rest = hosts.rest(|| 30, |_, _| Ok(())).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(rest, Rest::Level);
+    hosts.equal().unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// Some of the workers of both have a turn, and one message goes each way; true as soon as it is so.
-fn work(world: &mut World, workers: Range<usize>, is: impl Fn(&World) -> bool) -> bool {
+fn work(hosts: &mut Hosts, workers: Range<usize>, is: impl Fn(&Hosts) -> bool) -> bool {
     for side in 0..2 {
         for worker in workers.clone() {
-            world.sides[side].run(|stepped| stepped.turn(worker));
-            if is(world) {
+            hosts.sides[side].run(|stepped| stepped.turn(worker));
+            if is(hosts) {
                 return true;
             }
         }
-        world.sides[side].out.transmit();
-        world.arrive(1 - side).unwrap();
-        if is(world) {
+        hosts.sides[side].out.transmit();
+        hosts.arrive(1 - side).unwrap();
+        if is(hosts) {
             return true;
         }
     }
-    world.pass(Duration::from_millis(300));
+    hosts.pass(Duration::from_millis(300));
     false
 }
 
 /// Everybody works until it is so.
-fn until(world: &mut World, is: impl Fn(&World) -> bool) {
-    assert!((0..1_000).any(|_| work(world, ALL, &is)), "it never comes to that");
+fn until(hosts: &mut Hosts, is: impl Fn(&Hosts) -> bool) {
+    assert!((0..1_000).any(|_| work(hosts, ALL, &is)), "it never comes to that");
 }
 
 /// What the other one has said arrives at `side`, whose applier turns after each message.
-fn hear_all(world: &mut World, side: usize) {
-    while world.sides[1 - side].out.transmit() {}
-    while !world.sides[1 - side].out.is_idle() {
-        world.arrive(side).unwrap();
-        world.sides[side].run(|stepped| stepped.turn(1));
+fn hear_all(hosts: &mut Hosts, side: usize) {
+    while hosts.sides[1 - side].out.transmit() {}
+    while !hosts.sides[1 - side].out.is_idle() {
+        hosts.arrive(side).unwrap();
+        hosts.sides[side].run(|stepped| stepped.turn(1));
     }
 }
 
-fn level(world: &World, side: usize) -> bool {
-    world.sides[side].running.as_ref().is_some_and(|stepped| stepped.is_level())
+fn level(hosts: &Hosts, side: usize) -> bool {
+    hosts.sides[side].running.as_ref().is_some_and(|stepped| stepped.is_level())
 }
 
-fn lose_power(world: &mut World, side: usize, seed: u64) {
-    world.sides[side].kill();
-    world.revive(side, Some(Some(seed))).unwrap();
+fn lose_power(hosts: &mut Hosts, side: usize, seed: u64) {
+    hosts.sides[side].kill();
+    assert!(hosts.wake(side, Fate::PowerLost(seed)));
 }
 
 /// What lies in the shared directory once both hosts are level, which are then equal.
-fn files(world: &mut World) -> Vec<(String, Vec<u8>)> {
-    rest(world);
-    world.sides[0].raw()
+fn files(hosts: &mut Hosts) -> Vec<(String, Vec<u8>)> {
+    rest(hosts);
+    hosts.sides[0].raw()
 }
 
 /// Once both hosts are level, this is what both show, and nothing else.
 #[track_caller]
-fn ends_with(world: &mut World, expected: &[(&str, &[u8])]) {
-    let files = files(world);
+fn ends_with(hosts: &mut Hosts, expected: &[(&str, &[u8])]) {
+    let files = files(hosts);
     let is: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&name[..], &bytes[..])).collect();
     let sizes: Vec<(&str, usize)> = is.iter().map(|(name, bytes)| (*name, bytes.len())).collect();
     assert!(is == expected, "both end with what nobody expects: {sizes:?}");
@@ -146,137 +148,137 @@ fn ends_with(world: &mut World, expected: &[(&str, &[u8])]) {
 #[test]
 fn what_the_peer_has_thanked_for_outlives_its_power() {
     for inline in [INLINE, NEVER] {
-        tell_of(inline, 6, |world, seed| {
+        tell_of(inline, 6, |hosts, seed| {
             let mut note = noise(1, 5_000);
-            save(world, 0, "note", 0, &note);
+            save(hosts, 0, "note", 0, &note);
             // That the peer has heard of it does not mean that it has it.
-            if !(0..20).any(|_| work(world, TELLING, |world| level(world, 0))) {
-                until(world, |world| level(world, 0));
+            if !(0..20).any(|_| work(hosts, TELLING, |hosts| level(hosts, 0))) {
+                until(hosts, |hosts| level(hosts, 0));
             }
-            lose_power(world, 1, seed);
-            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "the new file is not there");
-            rest(world);
+            lose_power(hosts, 1, seed);
+            assert!(shown(hosts, 1, "note").is_some_and(|b| b == note), "the new file is not there");
+            rest(hosts);
             note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
-            save(world, 0, "note", 1_200, &note[1_200..3_700]);
-            until(world, |world| level(world, 0));
-            lose_power(world, 1, seed);
-            assert!(shown(world, 1, "note").is_some_and(|b| b == note), "the edit is not there");
+            save(hosts, 0, "note", 1_200, &note[1_200..3_700]);
+            until(hosts, |hosts| level(hosts, 0));
+            lose_power(hosts, 1, seed);
+            assert!(shown(hosts, 1, "note").is_some_and(|b| b == note), "the edit is not there");
         });
     }
 }
 
 #[test]
 fn what_the_peer_has_heard_of_is_not_forgotten_here() {
-    tell_of(INLINE, 6, |world, seed| {
+    tell_of(INLINE, 6, |hosts, seed| {
         let mut note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        until(world, |world| shown(world, 1, "note").is_some());
-        lose_power(world, 0, seed);
-        ends_with(world, &[("note", &note)]);
+        save(hosts, 0, "note", 0, &note);
+        until(hosts, |hosts| shown(hosts, 1, "note").is_some());
+        lose_power(hosts, 0, seed);
+        ends_with(hosts, &[("note", &note)]);
         note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
-        save(world, 0, "note", 1_200, &note[1_200..3_700]);
-        until(world, |world| shown(world, 1, "note").as_ref() == Some(&note));
-        lose_power(world, 0, seed);
-        ends_with(world, &[("note", &note)]);
+        save(hosts, 0, "note", 1_200, &note[1_200..3_700]);
+        until(hosts, |hosts| shown(hosts, 1, "note").as_ref() == Some(&note));
+        lose_power(hosts, 0, seed);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn a_change_that_power_loss_tore_leaves_no_difference() {
-    tell_of(INLINE, 12, |world, seed| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
-        rest(world);
-        world.sides[0].run(|stepped| stepped.checkpoint().unwrap());
-        write(world, 0, "note", 1_200, &noise(2, 2_500));
-        lose_power(world, 0, seed);
-        assert_eq!(files(world).len(), 1, "there are others, or it is gone");
+    tell_of(INLINE, 12, |hosts, seed| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
+        rest(hosts);
+        hosts.sides[0].run(|stepped| stepped.checkpoint().unwrap());
+        write(hosts, 0, "note", 1_200, &noise(2, 2_500));
+        lose_power(hosts, 0, seed);
+        assert_eq!(files(hosts).len(), 1, "there are others, or it is gone");
     });
 }
 
 #[test]
 fn what_was_written_before_a_kill_arrives() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let mut note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        rest(world);
-        write(world, 0, "note", 1_200, b"and then it died");
+        save(hosts, 0, "note", 0, &note);
+        rest(hosts);
+        write(hosts, 0, "note", 1_200, b"and then it died");
         note[1_200..1_216].copy_from_slice(b"and then it died");
-        world.sides[0].kill();
-        world.revive(0, Some(None)).unwrap();
-        ends_with(world, &[("note", &note)]);
+        hosts.sides[0].kill();
+        assert!(hosts.wake(0, Fate::Killed));
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_fsync_returned_for_outlives_power_loss() {
-    tell_of(INLINE, 24, |world, seed| {
+    tell_of(INLINE, 24, |hosts, seed| {
         let note = noise(1, 5_000);
-        let handle = write(world, 0, "note", 0, &note);
-        host(world, 0).fsync(handle, false).unwrap();
+        let handle = write(hosts, 0, "note", 0, &note);
+        host(hosts, 0).fsync(handle, false).unwrap();
         // What follows is in the journal, and not synced.
         for n in 0..3 {
-            write(world, 0, &format!("other-{n}"), 0, &noise(n, 2_000));
+            write(hosts, 0, &format!("other-{n}"), 0, &noise(n, 2_000));
         }
-        lose_power(world, 0, seed);
-        assert!(shown(world, 0, "note").is_some_and(|b| b == note), "what was synced is not there");
-        rest(world);
+        lose_power(hosts, 0, seed);
+        assert!(shown(hosts, 0, "note").is_some_and(|b| b == note), "what was synced is not there");
+        rest(hosts);
     });
 }
 
 #[test]
 fn an_fsync_that_failed_is_not_tried_again_into_success() {
-    tell(INLINE, |world| {
-        let handle = write(world, 0, "note", 0, &noise(1, 5_000));
-        world.sides[0].disk.fail_sync(true);
-        assert!(host(world, 0).fsync(handle, false).is_err());
-        world.sides[0].disk.fail_sync(false);
-        assert!(host(world, 0).fsync(handle, false).is_err(), "what was lost is said to be there");
+    tell(INLINE, |hosts| {
+        let handle = write(hosts, 0, "note", 0, &noise(1, 5_000));
+        hosts.sides[0].disk.fail_sync(true);
+        assert!(host(hosts, 0).fsync(handle, false).is_err());
+        hosts.sides[0].disk.fail_sync(false);
+        assert!(host(hosts, 0).fsync(handle, false).is_err(), "what was lost is said to be there");
     });
 }
 
 #[test]
 fn what_a_checkpoint_covers_outlives_power_loss() {
-    tell_of(INLINE, 4, |world, seed| {
+    tell_of(INLINE, 4, |hosts, seed| {
         // The journal of who is told all this is worth trimming.
         for n in 0..3 {
-            save(world, 0, &format!("note-{n}"), 0, &noise(n, 400_000));
-            rest(world);
+            save(hosts, 0, &format!("note-{n}"), 0, &noise(n, 400_000));
+            rest(hosts);
         }
-        world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
-        lose_power(world, 1, seed);
-        assert_eq!(files(world).len(), 3, "there are others, or one is gone");
+        hosts.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+        lose_power(hosts, 1, seed);
+        assert_eq!(files(hosts).len(), 3, "there are others, or one is gone");
     });
 }
 
 #[test]
 fn what_is_half_fetched_at_a_checkpoint_is_right_in_the_end() {
-    tell_of(NEVER, 4, |world, seed| {
+    tell_of(NEVER, 4, |hosts, seed| {
         let note = noise(1, 800_000);
-        save(world, 0, "note", 0, &note);
-        let some = |world: &World| {
-            let Ok(attr) = host(world, 1).lookup(b"note") else { return false };
-            let handle = host(world, 1).open(CALLER, attr.ino, libc::O_RDONLY).unwrap().handle;
-            let first = host(world, 1).read(handle, 0, 1_000);
-            host(world, 1).release(handle, None);
+        save(hosts, 0, "note", 0, &note);
+        let some = |hosts: &Hosts| {
+            let Ok(attr) = host(hosts, 1).lookup(b"note") else { return false };
+            let handle = host(hosts, 1).open(CALLER, attr.ino, libc::O_RDONLY).unwrap().handle;
+            let first = host(hosts, 1).read(handle, 0, 1_000);
+            host(hosts, 1).release(handle, None);
             matches!(first, Answer::Now(Ok(_)))
         };
-        until(world, some);
-        assert!(shown(world, 1, "note").is_none(), "it is all there already");
-        world.sides[1].run(|stepped| stepped.checkpoint().unwrap());
-        lose_power(world, 1, seed);
-        ends_with(world, &[("note", &note)]);
+        until(hosts, some);
+        assert!(shown(hosts, 1, "note").is_none(), "it is all there already");
+        hosts.sides[1].run(|stepped| stepped.checkpoint().unwrap());
+        lose_power(hosts, 1, seed);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_both_changed_apart_is_kept_on_both() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        rest(world);
-        save(world, 0, "note", 100, b"from here");
-        save(world, 1, "note", 4_100, b"from there");
-        let files = files(world);
+        save(hosts, 0, "note", 0, &note);
+        rest(hosts);
+        save(hosts, 0, "note", 100, b"from here");
+        save(hosts, 1, "note", 4_100, b"from there");
+        let files = files(hosts);
         let changed = |at: usize, text: &[u8]| files.iter().any(|(_, bytes)| bytes[at..].starts_with(text));
         assert!(changed(100, b"from here") && changed(4_100, b"from there"), "an edit is gone");
     });
@@ -284,50 +286,50 @@ fn what_both_changed_apart_is_kept_on_both() {
 
 #[test]
 fn a_file_that_was_edited_outlives_its_unlink_over_there() {
-    tell(INLINE, |world| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
-        rest(world);
-        save(world, 0, "note", 100, b"edited");
-        host(world, 1).unlink(b"note").unwrap();
-        let files = files(world);
+    tell(INLINE, |hosts| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
+        rest(hosts);
+        save(hosts, 0, "note", 100, b"edited");
+        host(hosts, 1).unlink(b"note").unwrap();
+        let files = files(hosts);
         assert!(files.iter().any(|(_, bytes)| bytes[100..].starts_with(b"edited")), "the edit is gone");
     });
 }
 
 #[test]
 fn a_file_that_was_unlinked_is_gone_on_both() {
-    tell(INLINE, |world| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
-        rest(world);
-        host(world, 1).unlink(b"note").unwrap();
-        assert_eq!(files(world).len(), 0, "it is back");
+    tell(INLINE, |hosts| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
+        rest(hosts);
+        host(hosts, 1).unlink(b"note").unwrap();
+        assert_eq!(files(hosts).len(), 0, "it is back");
     });
 }
 
 #[test]
 fn a_file_that_vanished_from_the_disk_comes_back() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        rest(world);
-        world.sides[1].close();
-        world.sides[1].disk.unlink(Dir::Root, b"note").unwrap();
-        world.revive(1, None).unwrap();
-        ends_with(world, &[("note", &note)]);
+        save(hosts, 0, "note", 0, &note);
+        rest(hosts);
+        hosts.sides[1].close();
+        hosts.sides[1].disk.unlink(Dir::Root, b"note").unwrap();
+        assert!(hosts.start(1));
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn who_lost_the_metadata_is_somebody_new() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        rest(world);
-        world.sides[0].close();
-        world.sides[0].disk.lose_metadata();
-        world.revive(0, None).unwrap();
-        save(world, 0, "note", 100, b"changed since");
-        let files = files(world);
+        save(hosts, 0, "note", 0, &note);
+        rest(hosts);
+        hosts.sides[0].close();
+        hosts.sides[0].disk.lose_metadata();
+        assert!(hosts.start(0));
+        save(hosts, 0, "note", 100, b"changed since");
+        let files = files(hosts);
         let changed = |(_, bytes): &(String, Vec<u8>)| bytes[100..].starts_with(b"changed since");
         assert!(files.iter().any(changed) && files.iter().any(|f| f.1 == note), "a version is gone");
     });
@@ -335,15 +337,15 @@ fn who_lost_the_metadata_is_somebody_new() {
 
 #[test]
 fn who_lost_the_disk_gets_everything_back() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        save(world, 1, "other", 0, b"theirs");
-        rest(world);
-        world.sides[1].kill();
-        world.sides[1].disk = TornDisk::new();
-        world.revive(1, None).unwrap();
-        ends_with(world, &[("note", &note), ("other", b"theirs")]);
+        save(hosts, 0, "note", 0, &note);
+        save(hosts, 1, "other", 0, b"theirs");
+        rest(hosts);
+        hosts.sides[1].kill();
+        hosts.sides[1].disk = TornDisk::new();
+        assert!(hosts.start(1));
+        ends_with(hosts, &[("note", &note), ("other", b"theirs")]);
     });
 }
 
@@ -360,23 +362,23 @@ fn what_moved_together_is_seen_together_wherever_the_daemon_dies() {
 fn exchanged_and_edited(inline: u64, nth: u64) -> bool {
     let (one, two, edit) = (noise(1, 5_000), noise(2, 3_000), noise(3, 2_000));
     let mut died = false;
-    tell(inline, |world| {
-        save(world, 0, "one", 0, &one);
-        save(world, 0, "two", 0, &two);
-        rest(world);
-        host(world, 0).rename(b"one", b"two", 2).unwrap();
-        save(world, 0, "two", 1_000, &edit);
-        let (soon, starts) = (world.sides[1].disk.effects() + nth, world.sides[1].starts);
-        world.sides[1].disk.die_at(Some(soon));
-        let dead = |world: &World| world.sides[1].disk.is_dead() || world.sides[1].starts > starts;
-        until(world, |world| dead(world) || level(world, 0));
-        died = dead(world);
-        if world.sides[1].disk.is_dead() {
-            world.revive(1, Some(None)).unwrap();
+    tell(inline, |hosts| {
+        save(hosts, 0, "one", 0, &one);
+        save(hosts, 0, "two", 0, &two);
+        rest(hosts);
+        host(hosts, 0).rename(b"one", b"two", 2).unwrap();
+        save(hosts, 0, "two", 1_000, &edit);
+        let (soon, starts) = (hosts.sides[1].disk.effects() + nth, hosts.sides[1].starts);
+        hosts.sides[1].disk.die_at(Some(soon));
+        let dead = |hosts: &Hosts| hosts.sides[1].disk.is_dead() || hosts.sides[1].starts > starts;
+        until(hosts, |hosts| dead(hosts) || level(hosts, 0));
+        died = dead(hosts);
+        if hosts.sides[1].disk.is_dead() {
+            assert!(hosts.wake(1, Fate::Killed));
         }
         let mut edited = one.clone();
         edited[1_000..3_000].copy_from_slice(&edit);
-        let seen = ["one", "two"].map(|name| shown(world, 1, name).unwrap_or_default());
+        let seen = ["one", "two"].map(|name| shown(hosts, 1, name).unwrap_or_default());
         let moments = [[&one, &two], [&two, &one], [&two, &edited]];
         assert!(moments.contains(&seen.each_ref()), "dead at change {nth}: a mixture is shown");
     });
@@ -385,16 +387,16 @@ fn exchanged_and_edited(inline: u64, nth: u64) -> bool {
 
 #[test]
 fn what_a_program_did_later_is_not_seen_before_what_it_did_first() {
-    tell(3_000, |world| {
+    tell(3_000, |hosts| {
         for name in ["first", "second"] {
-            save(world, 0, name, 0, &noise(1, 8_000));
+            save(hosts, 0, name, 0, &noise(1, 8_000));
         }
-        rest(world);
-        save(world, 0, "first", 0, &noise(2, 8_000));
-        save(world, 0, "second", 0, &noise(3, 1_000));
-        until(world, |world| shown(world, 1, "second").is_some_and(|b| b[..1_000] == noise(3, 1_000)));
+        rest(hosts);
+        save(hosts, 0, "first", 0, &noise(2, 8_000));
+        save(hosts, 0, "second", 0, &noise(3, 1_000));
+        until(hosts, |hosts| shown(hosts, 1, "second").is_some_and(|b| b[..1_000] == noise(3, 1_000)));
         assert!(
-            shown(world, 1, "first").is_some_and(|b| b == noise(2, 8_000)),
+            shown(hosts, 1, "first").is_some_and(|b| b == noise(2, 8_000)),
             "the first change is not there"
         );
     });
@@ -402,25 +404,25 @@ fn what_a_program_did_later_is_not_seen_before_what_it_did_first() {
 
 #[test]
 fn content_that_is_not_what_its_digest_says_is_shown_to_nobody() {
-    tell(NEVER, |world| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
+    tell(NEVER, |hosts| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
         for _ in 0..100 {
             for side in 0..2 {
                 for worker in 0..6 {
-                    world.sides[side].run(|stepped| stepped.turn(worker));
+                    hosts.sides[side].run(|stepped| stepped.turn(worker));
                 }
-                while world.sides[side].out.transmit() {}
+                while hosts.sides[side].out.transmit() {}
             }
-            assert_eq!(shown(world, 1, "note"), None, "what nobody wrote is shown");
-            if world.sides[1].out.take_dropped().is_some() {
+            assert_eq!(shown(hosts, 1, "note"), None, "what nobody wrote is shown");
+            if hosts.sides[1].out.take_dropped().is_some() {
                 return;
             }
-            world.arrive(0).unwrap();
-            let Some((_, mut message)) = world.sides[0].out.arrive() else { continue };
+            hosts.arrive(0).unwrap();
+            let Some((_, mut message)) = hosts.sides[0].out.arrive() else { continue };
             if let Message::Deliver { pieces, .. } = &mut message {
                 pieces[0].bytes[17] ^= 1;
             }
-            world.sides[1].run(|stepped| stepped.hear(message));
+            hosts.sides[1].run(|stepped| stepped.hear(message));
         }
         panic!("nobody minds");
     });
@@ -428,51 +430,51 @@ fn content_that_is_not_what_its_digest_says_is_shown_to_nobody() {
 
 #[test]
 fn what_is_written_into_what_is_not_fetched_yet_stays() {
-    tell(NEVER, |world| {
+    tell(NEVER, |hosts| {
         let mut note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        until(world, |world| host(world, 1).lookup(b"note").is_ok());
-        assert_eq!(shown(world, 1, "note"), None, "what is not here yet is shown");
-        save(world, 1, "note", 1_500, b"in the middle");
+        save(hosts, 0, "note", 0, &note);
+        until(hosts, |hosts| host(hosts, 1).lookup(b"note").is_ok());
+        assert_eq!(shown(hosts, 1, "note"), None, "what is not here yet is shown");
+        save(hosts, 1, "note", 1_500, b"in the middle");
         note[1_500..1_513].copy_from_slice(b"in the middle");
-        ends_with(world, &[("note", &note)]);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_was_asked_for_before_a_change_does_not_undo_it() {
-    tell(NEVER, |world| {
+    tell(NEVER, |hosts| {
         let mut note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        until(world, |world| host(world, 1).lookup(b"note").is_ok());
+        save(hosts, 0, "note", 0, &note);
+        until(hosts, |hosts| host(hosts, 1).lookup(b"note").is_ok());
         // What was asked for is on its way when the next change overtakes it.
-        hear_all(world, 0);
+        hear_all(hosts, 0);
         for worker in ALL {
-            world.sides[0].run(|stepped| stepped.turn(worker));
+            hosts.sides[0].run(|stepped| stepped.turn(worker));
         }
         note[2_000..3_000].copy_from_slice(&noise(2, 1_000));
-        save(world, 0, "note", 2_000, &note[2_000..3_000]);
-        world.sides[0].run(|stepped| stepped.turn(0));
-        hear_all(world, 1);
-        ends_with(world, &[("note", &note)]);
+        save(hosts, 0, "note", 2_000, &note[2_000..3_000]);
+        hosts.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 1);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_a_truncation_cuts_off_on_its_way_is_not_made_up() {
-    tell(NEVER, |world| {
+    tell(NEVER, |hosts| {
         let (old, new) = (noise(1, 5_000), noise(2, 5_000));
-        save(world, 0, "note", 0, &old);
-        rest(world);
-        save(world, 0, "note", 0, &new);
-        world.sides[0].run(|stepped| stepped.turn(0));
-        hear_all(world, 1);
-        hear_all(world, 0);
+        save(hosts, 0, "note", 0, &old);
+        rest(hosts);
+        save(hosts, 0, "note", 0, &new);
+        hosts.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 1);
+        hear_all(hosts, 0);
         // Asked for, and not served yet.
-        truncate(world, 0, "note", 1_500);
-        let seen = |world: &World| shown(world, 1, "note").expect("it was there before");
-        until(world, |world| {
-            let seen = seen(world);
+        truncate(hosts, 0, "note", 1_500);
+        let seen = |hosts: &Hosts| shown(hosts, 1, "note").expect("it was there before");
+        until(hosts, |hosts| {
+            let seen = seen(hosts);
             assert!([&old[..], &new, &new[..1_500]].contains(&&seen[..]), "it was never so");
             seen.len() == 1_500
         });
@@ -481,43 +483,43 @@ fn what_a_truncation_cuts_off_on_its_way_is_not_made_up() {
 
 #[test]
 fn what_was_cut_off_and_grew_again_is_zeros_on_both() {
-    tell(INLINE, |world| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
-        rest(world);
-        truncate(world, 0, "note", 1_500);
-        truncate(world, 0, "note", 5_000);
+    tell(INLINE, |hosts| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
+        rest(hosts);
+        truncate(hosts, 0, "note", 1_500);
+        truncate(hosts, 0, "note", 5_000);
         let note = [&noise(1, 5_000)[..1_500], &[0; 3_500]].concat();
-        ends_with(world, &[("note", &note)]);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn a_file_that_was_made_shorter_is_shorter_on_both() {
-    tell(INLINE, |world| {
-        save(world, 0, "note", 0, &noise(1, 5_000));
-        rest(world);
-        truncate(world, 0, "note", 1_500);
-        ends_with(world, &[("note", &noise(1, 5_000)[..1_500])]);
+    tell(INLINE, |hosts| {
+        save(hosts, 0, "note", 0, &noise(1, 5_000));
+        rest(hosts);
+        truncate(hosts, 0, "note", 1_500);
+        ends_with(hosts, &[("note", &noise(1, 5_000)[..1_500])]);
     });
 }
 
 #[test]
 fn what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile() {
-    tell(NEVER, |world| {
+    tell(NEVER, |hosts| {
         let (old, new) = (noise(1, 600_000), noise(2, 600_000));
         let mut newest = new.clone();
         newest[450_200..550_300].copy_from_slice(&noise(3, 100_100));
-        save(world, 0, "note", 0, &old);
-        rest(world);
-        save(world, 0, "note", 0, &new);
-        world.sides[0].run(|stepped| stepped.turn(0));
-        hear_all(world, 1);
-        hear_all(world, 0);
+        save(hosts, 0, "note", 0, &old);
+        rest(hosts);
+        save(hosts, 0, "note", 0, &new);
+        hosts.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 1);
+        hear_all(hosts, 0);
         // Of the two parts that it is asked for in, one is served before the next change and one after it.
-        world.sides[0].run(|stepped| stepped.turn(4));
-        save(world, 0, "note", 450_200, &newest[450_200..550_300]);
-        until(world, |world| {
-            let seen = shown(world, 1, "note").expect("it was there before");
+        hosts.sides[0].run(|stepped| stepped.turn(4));
+        save(hosts, 0, "note", 450_200, &newest[450_200..550_300]);
+        until(hosts, |hosts| {
+            let seen = shown(hosts, 1, "note").expect("it was there before");
             assert!([&old, &new, &newest].contains(&&seen), "it was never so");
             seen == newest
         });
@@ -526,42 +528,42 @@ fn what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile() {
 
 #[test]
 fn what_is_changed_before_the_thanks_come_is_told_as_well() {
-    tell(INLINE, |world| {
+    tell(INLINE, |hosts| {
         let mut note = noise(1, 5_000);
-        save(world, 0, "note", 0, &note);
-        rest(world);
-        save(world, 0, "note", 2_000, b"first");
-        world.sides[0].run(|stepped| stepped.turn(0));
-        hear_all(world, 1);
+        save(hosts, 0, "note", 0, &note);
+        rest(hosts);
+        save(hosts, 0, "note", 2_000, b"first");
+        hosts.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 1);
         note[1_200..3_700].copy_from_slice(&noise(2, 2_500));
-        save(world, 0, "note", 1_200, &note[1_200..3_700]);
-        hear_all(world, 0);
-        ends_with(world, &[("note", &note)]);
+        save(hosts, 0, "note", 1_200, &note[1_200..3_700]);
+        hear_all(hosts, 0);
+        ends_with(hosts, &[("note", &note)]);
     });
 }
 
 #[test]
 fn what_was_unlinked_does_not_come_back_with_an_announcement_on_its_way() {
-    tell(3_000, |world| {
-        save(world, 1, "note", 0, &noise(1, 5_000));
-        rest(world);
+    tell(3_000, |hosts| {
+        save(hosts, 1, "note", 0, &noise(1, 5_000));
+        rest(hosts);
         // Two files of one program move together. They arrive, and the thanks for them are lost.
-        let handles = [write(world, 1, "note", 0, b"small"), write(world, 1, "other", 0, b"small")];
-        handles.into_iter().for_each(|handle| host(world, 1).release(handle, None));
-        world.sides[1].run(|stepped| stepped.turn(0));
-        hear_all(world, 0);
-        (0..2).for_each(|side| world.hang_up(side));
-        host(world, 0).unlink(b"other").unwrap();
-        save(world, 1, "note", 0, &noise(2, 5_000));
-        world.connect();
-        hear_all(world, 0);
-        hear_all(world, 1);
+        let handles = [write(hosts, 1, "note", 0, b"small"), write(hosts, 1, "other", 0, b"small")];
+        handles.into_iter().for_each(|handle| host(hosts, 1).release(handle, None));
+        hosts.sides[1].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 0);
+        (0..2).for_each(|side| hosts.hang_up(side));
+        host(hosts, 0).unlink(b"other").unwrap();
+        save(hosts, 1, "note", 0, &noise(2, 5_000));
+        hosts.connect();
+        hear_all(hosts, 0);
+        hear_all(hosts, 1);
         // Here they wait for content, while over there it is learnt that one of them was unlinked.
-        world.sides[1].run(|stepped| stepped.turn(0));
-        hear_all(world, 0);
-        world.sides[0].run(|stepped| stepped.turn(0));
-        hear_all(world, 1);
-        hear_all(world, 0);
-        ends_with(world, &[("note", &noise(2, 5_000))]);
+        hosts.sides[1].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 0);
+        hosts.sides[0].run(|stepped| stepped.turn(0));
+        hear_all(hosts, 1);
+        hear_all(hosts, 0);
+        ends_with(hosts, &[("note", &noise(2, 5_000))]);
     });
 }

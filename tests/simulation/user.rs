@@ -3,16 +3,15 @@
 //! The model knows bytes and names, nothing of chunks, versions or journals. Of each file it keeps the states
 //! it has had since it was last certain: after a crash each byte must be one that it was in one of them.
 
+use crate::matching::Matching;
+use crate::simulated::calls::{EXCHANGE, Result, process, read};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use syncfs::engine::Host;
 use syncfs::fs::error::Error;
-use syncfs::fs::volume::{Answer, Caller, SetAttr, Volume, WriteMode};
+use syncfs::fs::volume::{Caller, SetAttr, Volume, WriteMode};
 use syncfs::store::torn::Dice;
 
-type Result<T> = std::result::Result<T, Error>;
-
-const EXCHANGE: u32 = 2;
 const NOREPLACE: u32 = 1;
 
 /// One file of a user's, whatever it is called at the moment.
@@ -137,36 +136,33 @@ impl Users {
         actual: &BTreeMap<String, Vec<u8>>,
         torn: bool,
     ) -> std::result::Result<(), String> {
-        let mut claimed: HashSet<String> = HashSet::new();
         // Those that are certain first: others must not claim their names.
         let mut order: Vec<usize> = (0..self.files.len()).collect();
         order.sort_by_key(|n| (self.files[*n].names.contains(&None), self.files[*n].names.len()));
         let busy = std::mem::take(&mut self.busy);
-        let mut found: BTreeMap<usize, String> = BTreeMap::new();
+        let mut matching = Matching::default();
         // What is exactly as it was finds its place before what was torn.
         for exactly in [true, false] {
             for &n in &order {
                 let (contents, names) = self.files[n].recent(torn, busy.contains(&n));
                 let older = if torn { &self.files[n].older[..] } else { &[] };
-                let is = |bytes: &Vec<u8>| match exactly {
-                    true => contents.contains(bytes),
-                    false => may_be(contents, older, bytes, torn),
-                };
-                // Under the last of the names it may have that holds what it may be.
-                let lies = names
-                    .iter()
-                    .rev()
-                    .flatten()
-                    .find(|name| !claimed.contains(*name) && actual.get(*name).is_some_and(is));
-                if let (Some(name), false) = (lies, found.contains_key(&n)) {
-                    claimed.insert(name.clone());
-                    found.insert(n, name.clone());
+                // The last of the names it may have is the likeliest.
+                for name in names.iter().rev().flatten() {
+                    let fits = actual.get(name).is_some_and(|bytes| match exactly {
+                        true => contents.contains(bytes),
+                        false => !contents.contains(bytes) && may_be(contents, older, bytes, torn),
+                    });
+                    if fits {
+                        matching.may(n, name);
+                    }
                 }
             }
+            order.iter().for_each(|n| _ = matching.place(*n));
         }
+        let unclaimed = actual.iter().find(|(name, _)| !matching.claim(name));
         for n in order {
             let (contents, names) = self.files[n].recent(torn, busy.contains(&n));
-            match found.get(&n) {
+            match matching.name(n) {
                 Some(name) => {
                     self.becomes(n, actual[name].clone());
                     self.moves(n, Some(name));
@@ -179,15 +175,13 @@ impl Users {
                 }
             }
         }
-        for (name, bytes) in actual {
-            if name.starts_with(self.prefix) && !claimed.contains(name) {
-                let mut may: Vec<String> = Vec::new();
-                for file in self.files.iter().filter(|f| f.names.contains(&Some(name.clone()))) {
-                    let sizes: Vec<usize> = file.contents.iter().map(Vec::len).collect();
-                    may.push(format!("{:?} of {sizes:?}", file.names));
-                }
-                return Err(format!("{name} ({} bytes) is nobody's file; there may be {may:?}", bytes.len()));
+        if let Some((name, bytes)) = unclaimed {
+            let mut may: Vec<String> = Vec::new();
+            for file in self.files.iter().filter(|f| f.names.contains(&Some(name.clone()))) {
+                let sizes: Vec<usize> = file.contents.iter().map(Vec::len).collect();
+                may.push(format!("{:?} of {sizes:?}", file.names));
             }
+            return Err(format!("{name} ({} bytes) is nobody's file; there may be {may:?}", bytes.len()));
         }
         self.open.clear();
         self.busy.clear();
@@ -470,19 +464,7 @@ fn may_be(states: &[Vec<u8>], older: &[Vec<u8>], bytes: &[u8], torn: bool) -> bo
         })
 }
 
-/// All of a file, through the volume; `None` where part of it is still on its way.
-pub fn read(host: &Host, name: &str) -> Option<Vec<u8>> {
-    let attr = host.lookup(name.as_bytes()).ok()?;
-    let opened = host.open(Caller { uid: 0, gid: 0, thread: 5_000_000 }, attr.ino, libc::O_RDONLY).ok()?;
-    let answer = host.read(opened.handle, 0, u32::try_from(attr.size).ok()?);
-    host.release(opened.handle, None);
-    match answer {
-        Answer::Now(bytes) => bytes.ok(),
-        Answer::Later(_) => None,
-    }
-}
-
-/// One of a few processes. Threads of that number do not exist, so each is a process of its own.
+/// One of a few processes.
 fn caller(dice: &mut Dice) -> Caller {
-    Caller { uid: 0, gid: 0, thread: 5_000_001 + dice.roll(3) as u32 }
+    process(1 + dice.roll(3) as u32)
 }

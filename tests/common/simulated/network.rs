@@ -46,6 +46,11 @@ impl Pipe {
         self.0.lock().flying.pop_front()
     }
 
+    /// Whether anything is on the wire.
+    pub fn flies(&self) -> bool {
+        !self.0.lock().flying.is_empty()
+    }
+
     pub fn is_idle(&self) -> bool {
         let state = self.0.lock();
         state.flying.is_empty() && state.waiting.iter().all(VecDeque::is_empty)

@@ -1,6 +1,6 @@
 //! One simulated host: a replica on a disk that tears, its life and its deaths.
 
-use crate::network::Pipe;
+use super::network::Pipe;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use syncfs::engine::stepped::Stepped;
@@ -24,6 +24,23 @@ pub struct Side {
     inline_bytes: u64,
 }
 
+/// What the death of a process meant to its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The machine runs on.
+    Killed,
+    /// It lost power; of what was not synced the seed says what is left.
+    PowerLost(u64),
+    /// It lost power, and all that was not synced.
+    UnsyncedLost,
+}
+
+impl Fate {
+    pub fn loses_power(self) -> bool {
+        self != Fate::Killed
+    }
+}
+
 /// What became of something a host was asked to do.
 pub enum Done<T> {
     Value(T),
@@ -43,6 +60,13 @@ impl Side {
             seed,
             inline_bytes,
         }
+    }
+
+    /// The same replica once more, on a disk of its own: as this one is that does not run.
+    pub fn snapshot(&self) -> Side {
+        let (disk, out) = (self.disk.snapshot(), Pipe::default());
+        let Side { boot, starts, seed, inline_bytes, .. } = *self;
+        Side { disk, running: None, out, session: 0, boot, starts, seed, inline_bytes }
     }
 
     /// Runs `act` on the host; where the process dies of it, the host is gone.
@@ -84,15 +108,14 @@ impl Side {
         self.bury::<()>();
     }
 
-    /// The dead process' machine runs on, or loses power.
-    pub fn settle(&mut self, power: Option<u64>) {
-        match power {
-            Some(seed) => {
-                self.disk.crash(seed);
-                self.boot += 1;
-            }
-            None => self.disk.revive(),
+    /// The process is dead; this is what became of its machine.
+    pub fn settle(&mut self, fate: Fate) {
+        match fate {
+            Fate::Killed => self.disk.revive(),
+            Fate::PowerLost(seed) => self.disk.crash(seed),
+            Fate::UnsyncedLost => self.disk.crash_bare(),
         }
+        self.boot += u64::from(fate.loses_power());
     }
 
     /// Starts the daemon. It may die of that, too.
