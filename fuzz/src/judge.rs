@@ -16,7 +16,7 @@ use syncfs::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, ju
 use syncfs::model::limits::CHUNK;
 use syncfs::model::message::{Ack, Message};
 use syncfs::model::name::Name;
-use syncfs::model::record::{CutMark, Record, Taken, TakenBody, TakenPlace};
+use syncfs::model::record::{CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use syncfs::model::share::{Header, Share};
 use syncfs::model::version::Version;
 use syncfs::wire::session::parse;
@@ -183,14 +183,16 @@ impl World {
                 self.apply(Record::Moved { moves: vec![(ours, Some(aside))] });
             }
         }
-        let (mut files, mut revived) = (Vec::new(), Vec::new());
+        let (mut files, mut revived, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for (file, verdict) in cut.files.iter().zip(&verdicts) {
             let ours = self.share.file(file.file).filter(|f| f.name.is_some()).cloned();
             if let (BodyVerdict::Yield { copy: true, .. }, Some(f)) = (&verdict.body, &ours) {
                 let name = self.conflict_name(f.name.as_ref().expect("just seen"), file.file, cut);
-                self.apply(Record::Created { file: self.share.next_file(), name, size: f.size, disk: 8 });
+                let next = self.share.next_file();
+                let copy = FileId { counter: next.counter + copies.len() as u64, ..next };
+                copies.push(Kept { file: copy, name, size: f.size, disk: 8 });
             }
-            let body = taken_body(cut, file, &verdict.body, ours.as_ref(), delivered);
+            let body = taken_body(file, &verdict.body, ours.as_ref(), delivered);
             let place = file.place.as_ref().and_then(|place| match verdict.place {
                 PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) => {
                     Some(TakenPlace { name: place.name.clone(), version: place.version.clone() })
@@ -206,14 +208,8 @@ impl World {
                 files.push(Taken { file: file.file, place, body });
             }
         }
-        let took = Record::Took { from: LogPosition { writer: cut.writer, seq: cut.seq }, files };
-        self.apply(same(&took));
-        for id in revived {
-            let Some(f) = self.share.file(id) else { continue };
-            let (name, size) = (f.name.clone(), f.size);
-            self.apply(Record::Moved { moves: vec![(id, name)] });
-            self.apply(Record::Wrote { file: id, chunks: ChunkSet::of(0..chunk::count(size)), size });
-        }
+        let from = LogPosition { writer: cut.writer, seq: cut.seq };
+        self.apply(same(&Record::Took { from, files, copies, revived }));
         verdicts
     }
 
@@ -244,7 +240,6 @@ fn same<T: bincode::Encode + bincode::Decode<()> + PartialEq + Debug>(value: &T)
 
 /// What becomes of the body, as the engine's applier puts it down.
 fn taken_body(
-    cut: &Cut,
     file: &FileCut,
     verdict: &BodyVerdict,
     ours: Option<&File>,
@@ -264,7 +259,7 @@ fn taken_body(
         changed: changed.clone(),
         partial: ours.is_some_and(|f| f.partial) || !missing.is_empty(),
         missing,
-        owed: body.version.get(cut.writer),
+        owed: body.told,
         yielded: matches!(verdict, BodyVerdict::Yield { .. }),
         // Nothing becomes uncertain here.
         agreed: None,
@@ -288,7 +283,7 @@ fn cut(script: &mut Script) -> Cut {
 
 fn place(script: &mut Script) -> Place {
     let name = (script.below(4) != 0).then(|| name(script));
-    Place { name, version: some_version(script), seen: version(script) }
+    Place { name, version: some_version(script), seen: version(script), told: script.number(10) }
 }
 
 fn body(script: &mut Script) -> BodyCut {
@@ -326,6 +321,7 @@ fn body(script: &mut Script) -> BodyCut {
         lacks: ChunkSet::new(),
         pieces,
         sha256: [0; 32],
+        told: script.number(10),
     }
 }
 

@@ -13,7 +13,7 @@ use syncfs::model::file::File;
 use syncfs::model::ids::{FileId, LogPosition, ReplicaId, WriterId};
 use syncfs::model::message::{Ack, Hello, Message};
 use syncfs::model::name::Name;
-use syncfs::model::record::{Agreed, CutMark, Record, Taken, TakenBody, TakenPlace};
+use syncfs::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use syncfs::model::share::{Header, Share};
 use syncfs::model::version::Version;
 use syncfs::wire::frame::put;
@@ -113,12 +113,17 @@ fn edit() -> BodyCut {
         lacks: ChunkSet::of(1..2),
         pieces: vec![Piece { first: 2, bytes: vec![7; 500] }],
         sha256: [9; 32],
+        told: 4,
     }
 }
 
 fn whole_cut() -> Cut {
-    let place =
-        |text: Option<&str>| Place { name: text.map(name), version: version(4, 0), seen: version(3, 2) };
+    let place = |text: Option<&str>| Place {
+        name: text.map(name),
+        version: version(4, 0),
+        seen: version(3, 2),
+        told: 4,
+    };
     let files = vec![
         FileCut { file: id(1), place: None, body: Some(edit()) },
         FileCut { file: id(2), place: Some(place(Some("notes.txt"))), body: None },
@@ -187,6 +192,7 @@ fn records() -> Vec<(&'static str, Record)> {
         disk: 131,
     };
     let place = Some(TakenPlace { name: Some(name("new")), version: version(1, 6) });
+    let copies = vec![Kept { file: id(9), name: name("copy"), size: 1_001, disk: 132 }];
     let taken = vec![Taken { file, place, body: Some(body) }, Taken { file: id(2), place: None, body: None }];
     let acks = vec![Ack { file, place: 0, body: 4 }];
     vec![
@@ -202,7 +208,7 @@ fn records() -> Vec<(&'static str, Record)> {
         ("bonded", Record::Bonded { files: vec![file, id(2)] }),
         ("cut", Record::Cut { seq: 4, marks: vec![CutMark { file, place: true, body: true, stamp: 1 }] }),
         ("thanked", Record::Thanked { acks }),
-        ("took", Record::Took { from, files: taken }),
+        ("took", Record::Took { from, files: taken, copies, revived: vec![id(2)] }),
         ("present", Record::Present { file, chunks }),
         ("redo", Record::Redo { cut: Box::new(whole_cut()), staged: vec![(file, ChunkSet::of(0..2))] }),
         ("forgotten", Record::Forgotten { file }),

@@ -10,14 +10,14 @@ use super::node::{Data, Held};
 use super::pending::{Outcome, Pending, Readiness, Redo, Staged};
 use super::pieces;
 use super::queues::Trigger;
-use crate::model::chunk::{self, ChunkSet};
+use crate::model::chunk::ChunkSet;
 use crate::model::cut::{BodyCut, Cut, FileCut};
 use crate::model::ids::{FileId, LogPosition};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, judge};
 use crate::model::limits::CHUNK;
 use crate::model::message::Ack;
 use crate::model::name::Name;
-use crate::model::record::{Agreed, CutMark, Record, Taken, TakenBody, TakenPlace};
+use crate::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
@@ -35,6 +35,12 @@ struct Move {
     old: Option<Name>,
     new: Option<Name>,
     partial: bool,
+}
+
+/// Our version of a file that lost, on its way out of staging.
+struct Copy {
+    staging: String,
+    kept: Kept,
 }
 
 enum Lies {
@@ -100,16 +106,24 @@ impl Host {
                     names.extend(self.step_aside(ours, &pending.cut)?);
                 }
             }
+            let mut copies = Vec::new();
+            for verdict in &verdicts {
+                if let (BodyVerdict::Yield { copy: true, .. }, Some(&at)) =
+                    (&verdict.body, index.get(&verdict.file))
+                    && !planted(Bug::LastWriterWins)
+                {
+                    self.keep_copy(&nodes[at], &mut datas[at], &pending.cut, &mut copies)?;
+                }
+            }
+            if !copies.is_empty() {
+                // From here on they may be all that is left of what was here.
+                self.backing.sync_names()?;
+            }
             let mut taken = Vec::new();
             let mut moves = Vec::new();
             let all = if planted(Bug::HalfCut) { 1 } else { usize::MAX };
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts).take(all) {
                 let at = index.get(&cut.file).copied();
-                if let (BodyVerdict::Yield { copy: true, .. }, Some(at)) = (&verdict.body, at)
-                    && !planted(Bug::LastWriterWins)
-                {
-                    names.push(self.keep_copy(&nodes[at], &mut datas[at], &pending.cut)?);
-                }
                 let body = match &cut.body {
                     Some(body) if verdict.body.takes().is_some() => {
                         let pair = at.map(|at| (&nodes[at], &mut *datas[at]));
@@ -158,7 +172,13 @@ impl Host {
                 taken.iter().filter_map(|t| t.body.as_ref().map(|b| (t.file, b.changed.clone()))).collect();
             let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
             settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
-            self.commit(&mut share, Record::Took { from, files: taken })?;
+            let record = Record::Took {
+                from,
+                files: taken,
+                copies: copies.iter().map(|copy| copy.kept.clone()).collect(),
+                revived: revived.clone(),
+            };
+            self.commit(&mut share, record)?;
             {
                 let mut half_done = self.half_done.lock();
                 for name in &arriving {
@@ -170,7 +190,9 @@ impl Host {
                 else {
                     continue;
                 };
-                if verdict.body != BodyVerdict::Keep || !(unsettled || thanked) {
+                // Unlinked over there, it has no content but what lies here.
+                let only_here = unsettled && cut.place.as_ref().is_some_and(|p| p.name.is_none());
+                if !only_here && (verdict.body != BodyVerdict::Keep || !(unsettled || thanked)) {
                     continue;
                 }
                 settled.push(cut.file);
@@ -185,13 +207,6 @@ impl Host {
                     whole.push(cut.file);
                 }
             }
-            for id in &revived {
-                let Some(f) = share.file(*id) else { continue };
-                let (name, size) = (f.name.clone(), f.size);
-                let chunks = ChunkSet::of(0..chunk::count(size));
-                self.commit(&mut share, Record::Moved { moves: vec![(*id, name)] })?;
-                self.commit(&mut share, Record::Wrote { file: *id, chunks, size })?;
-            }
             let mut all = Vec::new();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 if verdict.place == PlaceVerdict::Keep
@@ -205,8 +220,7 @@ impl Host {
                     verdict.place,
                     PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_)
                 );
-                let place =
-                    cut.place.as_ref().filter(|_| have).map_or(0, |p| p.version.get(pending.cut.writer));
+                let place = cut.place.as_ref().filter(|_| have).map_or(0, |p| p.told);
                 let has = matches!(
                     verdict.body,
                     BodyVerdict::Have
@@ -216,16 +230,17 @@ impl Host {
                 );
                 let durable = share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial)
                     || planted(Bug::ThankPartial);
-                let body = cut
-                    .body
-                    .as_ref()
-                    .filter(|_| has && durable)
-                    .map_or(0, |b| b.version.get(pending.cut.writer));
+                let body = cut.body.as_ref().filter(|_| has && durable).map_or(0, |b| b.told);
                 if place != 0 || body != 0 {
                     all.push(Ack { file: cut.file, place, body });
                 }
             }
             acks = all;
+            // What could not be given before may be there now.
+            let told_again = verdicts.iter().filter(|v| v.body == BodyVerdict::Have);
+            for (id, f) in told_again.filter_map(|v| Some((v.file, share.file(v.file)?))) {
+                self.fetch.unstall(id, f.missing.len());
+            }
             for (id, changed) in &changed {
                 self.fetch.changed(*id, changed);
                 if let Some(f) = share.file(*id) {
@@ -235,6 +250,16 @@ impl Host {
                         whole.push(*id);
                     }
                 }
+            }
+            drop(share);
+            if !copies.is_empty() {
+                // Seen under its name without a record, a copy would be somebody's new file.
+                self.journal.sync(self.journal.end())?;
+            }
+            for Copy { staging, kept } in copies {
+                self.backing.rename(At::Staging(&staging), At::Name(&kept.name), RenameFlags::NOREPLACE)?;
+                names.push(kept.name);
+                let _ = self.triggers.send(Trigger::Cut(vec![kept.file], None));
             }
         }
         if !names.is_empty() {
@@ -275,8 +300,12 @@ impl Host {
                 Err(_) => 0,
             };
             let share = self.share.lock();
-            let Some(f) = share.file(node.id).filter(|f| f.is_fresh()) else { continue };
-            let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
+            let Some(f) = share.file(node.id) else { continue };
+            // What power loss left uncertain is a version of its own only where it was changed since the last.
+            let (place, body) = (f.place_is_fresh(), f.body_is_fresh() && (!f.unsettled || f.has_changed()));
+            if !place && !body {
+                continue;
+            }
             marks.push(CutMark { file: node.id, place, body, stamp: f.next_stamp(mtime) });
             fresh.push(node.id);
         }
@@ -320,32 +349,42 @@ impl Host {
             || self.backing.stat(At::Name(name)).is_ok()
     }
 
-    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own.
-    fn keep_copy(&self, node: &Held, data: &mut Data, cut: &Cut) -> store::Result<Name> {
-        let file = self.data_file(node, data, false).map_err(door)?;
-        let (id, old, stamp, size) = {
+    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own. It stays in
+    /// staging until it is in the journal; who applies the cut once more finds it there.
+    fn keep_copy(
+        &self,
+        node: &Held,
+        data: &mut Data,
+        cut: &Cut,
+        copies: &mut Vec<Copy>,
+    ) -> store::Result<()> {
+        let staging = format!("kept-{}-{}", cut.seq, node.id);
+        let (old, stamp, size) = {
             let share = self.share.lock();
             let f = share.file(node.id).expect("its data is locked and it was judged");
-            let old = f.name.clone().expect("only a file with a name yields");
-            (share.next_file(), old, f.stamp, f.size)
+            (f.name.clone().expect("only a file with a name yields"), f.stamp, f.size)
         };
-        let staging = format!("copy-{id}");
-        let copy = self.fresh_staging(&staging, 0o600)?;
         let wrap = |source| store::Error::Io { what: format!("keeping a copy of {old}"), source };
-        store::copy_range(&file, 0, &copy, 0, size).map_err(wrap)?;
-        copy.set_len(size).map_err(wrap)?;
-        store::apply_attrs(&copy, &store::read_attrs(&file).map_err(wrap)?, self.owner).map_err(wrap)?;
-        self.backing.sync_file(&copy)?;
-        let disk = copy.stat().map_err(wrap)?.ino;
-        let mut share = self.share.lock();
-        let new = conflict_name(&old, stamp, share.header().replica, |n| self.is_taken(&share, cut, n));
-        self.backing.rename(At::Staging(&staging), At::Name(&new), RenameFlags::NOREPLACE)?;
-        let record = Record::Created { file: id, name: new.clone(), size, disk };
-        self.commit(&mut share, record)?;
-        drop(share);
-        tracing::warn!("both hosts changed {old}: the peer's version keeps the name, this host's is {new}");
-        let _ = self.triggers.send(Trigger::Cut(vec![id], None));
-        Ok(new)
+        if self.backing.stat(At::Staging(&staging)).is_err() {
+            let file = self.data_file(node, data, false).map_err(door)?;
+            let half = format!("keeping-{}", node.id);
+            let copy = self.fresh_staging(&half, 0o600)?;
+            store::copy_range(&file, 0, &copy, 0, size).map_err(wrap)?;
+            copy.set_len(size).map_err(wrap)?;
+            store::apply_attrs(&copy, &store::read_attrs(&file).map_err(wrap)?, self.owner).map_err(wrap)?;
+            self.backing.sync_file(&copy)?;
+            self.backing.rename(At::Staging(&half), At::Staging(&staging), RenameFlags::NOREPLACE)?;
+        }
+        let stat = self.backing.stat(At::Staging(&staging)).map_err(wrap)?;
+        let share = self.share.lock();
+        let next = share.next_file();
+        let file = FileId { counter: next.counter + copies.len() as u64, ..next };
+        let name = conflict_name(&old, stamp, share.header().replica, |n| {
+            self.is_taken(&share, cut, n) || copies.iter().any(|copy| copy.kept.name == *n)
+        });
+        tracing::warn!("both hosts changed {old}: the peer's version keeps the name, this host's is {name}");
+        copies.push(Copy { staging, kept: Kept { file, name, size: stat.size, disk: stat.ino } });
+        Ok(())
     }
 
     fn fresh_staging(&self, name: &str, mode: u32) -> store::Result<Content> {
@@ -422,7 +461,7 @@ impl Host {
             size: if keeps_size { before.size } else { body.attrs.size },
             changed: changed.clone(),
             missing,
-            owed: body.version.get(pending.cut.writer),
+            owed: body.told,
             yielded: matches!(verdict, BodyVerdict::Yield { .. }),
             agreed: agrees.then_some(Agreed { seq: told, size: body.attrs.size }),
             partial,

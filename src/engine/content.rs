@@ -362,17 +362,22 @@ impl Host {
     /// Records an attribute change that is about to happen.
     pub(super) fn touch(&self, node: &Node, data: &mut Data) -> Result<()> {
         self.adopt_content(node, data, true)?;
+        let mut lsn = None;
         let fresh = {
             let mut share = self.share.lock();
             let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
-            let fresh = f.body_is_fresh();
-            if !fresh {
-                self.commit(&mut share, Record::Touched { file: node.id })?;
+            let before = Before::look(f, &(0..0));
+            if !before.fresh {
+                let record = self.commit(&mut share, Record::Touched { file: node.id })?;
+                lsn = before.clean.then_some(record);
             }
-            fresh
+            before.fresh
         };
         self.changed(node, fresh);
-        Ok(())
+        match lsn {
+            Some(lsn) => Ok(self.journal.sync(lsn)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -271,8 +271,12 @@ impl Host {
         let mut frozen = Vec::new();
         for (id, place, body, news) in parts {
             let f = share.file(id).expect("its data is locked and it was there");
-            let place =
-                place.then(|| Place { name: f.name.clone(), version: f.place.clone(), seen: f.body.clone() });
+            let place = place.then(|| Place {
+                name: f.name.clone(),
+                version: f.place.clone(),
+                seen: f.body.clone(),
+                told: f.place_cut,
+            });
             let body = body.then(|| {
                 let (_, attrs) = &bodies[&id];
                 BodyCut {
@@ -284,6 +288,7 @@ impl Host {
                     lacks: f.missing.clone(),
                     pieces: Vec::new(),
                     sha256: [0; 32],
+                    told: f.body_cut,
                 }
             });
             if let Some(body) = &body

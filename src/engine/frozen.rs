@@ -5,7 +5,7 @@
 
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::dirty::Dirty;
-use crate::model::ids::{FileId, Seq, WriterId};
+use crate::model::ids::{FileId, Seq};
 use crate::model::version::Version;
 use crate::store::{self, At, Backing, Content};
 use std::io;
@@ -64,15 +64,14 @@ impl Frozen {
         Ok(())
     }
 
-    /// The parts of `chunks` that the cut can give for `version`, which it includes: those that did not
-    /// change between the two. Read with [`Frozen::read`].
-    pub fn has(&self, chunks: &Range<u64>, version: &Version, writer: WriterId) -> Vec<Range<u64>> {
+    /// The parts of `chunks` that the cut can give for `version`, which includes our cuts up to `since`: those that
+    /// did not change between the two. Read with [`Frozen::read`].
+    pub fn has(&self, chunks: &Range<u64>, version: &Version, since: Seq) -> Vec<Range<u64>> {
         if !self.version.includes(version) {
             return Vec::new();
         }
         let mut all: ChunkSet = self.wanted.within(chunks).into_iter().collect();
         self.saved.within(chunks).into_iter().for_each(|r| all.insert(r));
-        let since = version.get(writer);
         all.iter().flat_map(|range| self.tags.unchanged_since(since, &range)).collect()
     }
 

@@ -167,6 +167,7 @@ mod tests {
             lacks: ChunkSet::new(),
             pieces: Vec::new(),
             sha256: [0; 32],
+            told: 0,
         };
         let file_id = FileId { writer: WriterId(1), counter: 1 };
         let cut = FileCut { file: file_id, place: None, body: Some(body) };

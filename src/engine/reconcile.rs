@@ -106,7 +106,7 @@ impl Reconciler<'_> {
         for (id, file) in files {
             let Some(name) = &file.name else { continue };
             match disk.get(name) {
-                _ if self.redone.contains(&id) => {}
+                _ if self.redone.contains(&id) && !self.suspects.contains(&id) => {}
                 Some(stamp) if !file.partial && self.is_uncertain(id, &file, stamp) => {
                     self.doubt(id, &file, *stamp)?
                 }

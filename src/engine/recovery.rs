@@ -166,7 +166,7 @@ fn replay(share: &mut Share, records: &[(Lsn, Vec<u8>)], after: Lsn, end: End) -
                 let key = (cut.writer, cut.seq);
                 redo.insert(key, (Redo { cut: *cut, staged }, None));
             }
-            Record::Took { from, ref files } => {
+            Record::Took { from, ref files, .. } => {
                 share.apply(&record);
                 if let Some(redo) = redo.get_mut(&(from.writer, from.seq)) {
                     redo.1 = Some(files.clone());

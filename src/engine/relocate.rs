@@ -28,18 +28,18 @@ type Moves = Vec<(FileId, Option<Name>)>;
 
 impl Reconciler<'_> {
     pub fn find_names(&mut self) -> Result<(), Error> {
-        if !matches!(self.end, End::Killed | End::Lost) || planted(Bug::LeaveNames) {
-            return Ok(());
-        }
-        let listing = self.backing.list()?.files;
-        if self.end == End::Lost {
-            let moves = self.moves_of_the_disk(&listing);
-            self.explained.extend(moves.iter().map(|m| m.0));
-            if !moves.is_empty() {
-                self.commit(Record::Moved { moves })?;
+        if matches!(self.end, End::Killed | End::Lost) && !planted(Bug::LeaveNames) {
+            let listing = self.backing.list()?.files;
+            if self.end == End::Lost {
+                let moves = self.moves_of_the_disk(&listing);
+                self.explained.extend(moves.iter().map(|m| m.0));
+                if !moves.is_empty() {
+                    self.commit(Record::Moved { moves })?;
+                }
             }
+            self.finish_names(&listing)?;
         }
-        self.finish_names(&listing)
+        self.publish()
     }
 
     /// Moves that reached the disk before their records did.
@@ -108,10 +108,9 @@ impl Reconciler<'_> {
                 }
             }
         }
-        // Moves that a crash left half-way.
-        for (id, want) in wanted.values() {
-            let staging = format!("mv-{id}");
-            if let (Some(to), Ok(_)) = (want, self.backing.stat(At::Staging(&staging)))
+        // Moves that a crash left half-way, and copies that were kept and not shown yet.
+        for (staging, inode) in self.backing.list_staging()? {
+            if let Some((_, Some(to))) = wanted.get(&inode)
                 && !aside.iter().any(|(s, _)| *s == staging)
             {
                 aside.push((staging, to.clone()));
@@ -120,7 +119,7 @@ impl Reconciler<'_> {
         for (staging, to) in &aside {
             self.backing.rename(At::Staging(staging), At::Name(to), RenameFlags::empty())?;
         }
-        self.publish()
+        Ok(())
     }
 
     /// Files that have become whole, but were not yet moved under their names, or lie there without the journal

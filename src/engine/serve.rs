@@ -9,6 +9,7 @@ use super::queues::{Request, Turn};
 use super::worker::Worker;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
+use crate::model::file::File;
 use crate::model::message::Message;
 use crate::model::sabotage::{Bug, planted};
 use std::ops::Range;
@@ -56,17 +57,17 @@ impl Host {
         let mut left = ChunkSet::of(request.chunks.clone());
         let live = {
             let share = self.share.lock();
-            share.file(request.file).filter(|f| f.name.is_some() && f.body.includes(&request.version)).map(
-                |f| {
-                    let inside = request.chunks.start
-                        ..request.chunks.end.min(chunk::count(f.size)).max(request.chunks.start);
-                    let any = planted(Bug::ServeAnyVersion);
-                    let since = if any { u64::MAX } else { request.version.get(share.writer()) };
-                    let mut good: ChunkSet = f.dirty.unchanged_since(since, &inside).into_iter().collect();
-                    good.subtract(&f.missing);
-                    (good, f.size)
-                },
-            )
+            // What power loss left uncertain is no version at all.
+            let certain = |f: &&File| f.name.is_some() && !f.unsettled && f.body.includes(&request.version);
+            share.file(request.file).filter(certain).map(|f| {
+                let inside = request.chunks.start
+                    ..request.chunks.end.min(chunk::count(f.size)).max(request.chunks.start);
+                let any = planted(Bug::ServeAnyVersion);
+                let since = if any { u64::MAX } else { share.ours_in(&request.version) };
+                let mut good: ChunkSet = f.dirty.unchanged_since(since, &inside).into_iter().collect();
+                good.subtract(&f.missing);
+                (good, f.size)
+            })
         };
         if let Some((good, size)) = live
             && let Ok(file) = self.data_file(&node, &mut data, false)
@@ -82,9 +83,9 @@ impl Host {
             }
         }
         if let Some(frozen) = &data.frozen {
-            let writer = self.share.lock().writer();
+            let since = self.share.lock().ours_in(&request.version);
             let gaps: Vec<Range<u64>> =
-                left.iter().flat_map(|r| frozen.has(&r, &request.version, writer)).collect();
+                left.iter().flat_map(|r| frozen.has(&r, &request.version, since)).collect();
             for range in gaps {
                 if let Ok(bytes) = frozen.read(&range) {
                     left.remove(range.clone());

@@ -39,6 +39,8 @@ pub struct Place {
     pub version: Version,
     /// With an unlink: the body that was given up. A later one is an edit that stays.
     pub seen: Version,
+    /// The sender's cut that last changed it, to thank for; 0 where it is not the sender's change.
+    pub told: Seq,
 }
 
 /// Content and attributes: the second register.
@@ -58,6 +60,8 @@ pub struct BodyCut {
     pub pieces: Vec<Piece>,
     /// SHA-256 over the pieces' bytes in order.
     pub sha256: [u8; 32],
+    /// As [`Place::told`].
+    pub told: Seq,
 }
 
 /// Chunks `[start, end)`, last changed in the sender's cut `seq`.
@@ -69,10 +73,17 @@ pub struct Changed {
 }
 
 /// Consecutive whole chunks (the last one of a file may be short), starting at chunk `first`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Piece {
     pub first: u64,
     pub bytes: Vec<u8>,
+}
+
+/// What a user wrote does not go into a log.
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Piece({} bytes from chunk {})", self.bytes.len(), self.first)
+    }
 }
 
 /// What travels of a file beside its content. Times in nanoseconds since 1970.
@@ -217,7 +228,7 @@ mod tests {
 
     fn file(counter: u64, name: Option<&str>) -> FileCut {
         let name = name.map(|n| Name::new(n.as_bytes()).unwrap());
-        let place = Place { name, version: version(), seen: Version::default() };
+        let place = Place { name, version: version(), seen: Version::default(), told: 1 };
         FileCut { file: FileId { writer: WRITER, counter }, place: Some(place), body: None }
     }
 
@@ -234,6 +245,7 @@ mod tests {
             lacks,
             pieces,
             sha256: [0; 32],
+            told: 1,
         }
     }
 

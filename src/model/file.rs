@@ -137,6 +137,11 @@ impl File {
         !self.dirty.is_empty() || self.shed > 0 || self.size != self.base_size
     }
 
+    /// Whether the content, and not only attributes, was changed since our last cut.
+    pub fn has_changed(&self) -> bool {
+        self.size_tag > self.body_cut || self.dirty.since(self.body_cut).next().is_some()
+    }
+
     /// The peer has the file as it stands.
     pub(super) fn settle(&mut self) {
         self.body_tag = 0;
@@ -181,6 +186,15 @@ impl File {
         self.dirty.clear(end..u64::MAX);
         self.missing.remove(end..u64::MAX);
         self.scraps.remove(size..u64::MAX);
+    }
+
+    /// After power loss the file is found to be `size` bytes. Where it had been cut shorter than that, what it has
+    /// beyond is not what a peer has that does not know of the cutting.
+    pub(super) fn found(&mut self, size: u64) {
+        if size > self.size && self.size_tag > self.body_acked {
+            self.dirty.mark(chunk::count(self.size)..chunk::count(size), self.size_tag);
+        }
+        self.set_size(size);
     }
 
     /// Nothing of the content is here any more; what was changed here and not told is lost.

@@ -309,7 +309,7 @@ mod tests {
 
     fn moved(file: FileId, to: Name, seq: Seq) -> FileCut {
         let version = Version::default().with(WRITER, 1).with(WriterId(2), seq);
-        let place = Place { name: Some(to), version, seen: Version::default() };
+        let place = Place { name: Some(to), version, seen: Version::default(), told: seq };
         FileCut { file, place: Some(place), body: None }
     }
 

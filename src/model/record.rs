@@ -37,8 +37,9 @@ pub enum Record {
     Cut { seq: Seq, marks: Vec<CutMark> },
     /// The peer has made these durable.
     Thanked { acks: Vec<Ack> },
-    /// What a peer's cut did here.
-    Took { from: LogPosition, files: Vec<Taken> },
+    /// What a peer's cut did here: to its files, what was kept beside them, and files that stay though the peer
+    /// unlinked them.
+    Took { from: LogPosition, files: Vec<Taken>, copies: Vec<Kept>, revived: Vec<FileId> },
     /// Chunks of a file that arrived.
     Present { file: FileId, chunks: ChunkSet },
     /// A peer's cut that is about to be applied: repeated after a crash unless `Took` follows.
@@ -96,6 +97,17 @@ pub struct Taken {
     pub file: FileId,
     pub place: Option<TakenPlace>,
     pub body: Option<TakenBody>,
+}
+
+/// Our version of a file, which lost, as a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Kept {
+    pub file: FileId,
+    pub name: Name,
+    /// Bytes.
+    pub size: u64,
+    /// Its inode on the disk: until it lies under its name it is in staging.
+    pub disk: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

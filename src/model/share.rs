@@ -211,8 +211,15 @@ impl Share {
             Record::Touched { file } => self.change(*file, |f| f.body_tag = tag),
             Record::Bonded { files } => self.bond(files),
             Record::Cut { seq, marks } => self.cut(*seq, marks),
-            Record::Thanked { acks } => acks.iter().for_each(|ack| self.thank(ack)),
-            Record::Took { from, files } => self.take(*from, files),
+            Record::Thanked { acks } => {
+                acks.iter().for_each(|ack| self.thank(ack));
+                self.heard_of(acks.iter().map(|ack| ack.place.max(ack.body)).max().unwrap_or(0));
+            }
+            Record::Took { from, files, copies, revived } => {
+                copies.iter().for_each(|copy| self.create(copy.file, &copy.name, copy.size, copy.disk));
+                self.take(*from, files);
+                revived.iter().for_each(|id| self.revive(*id, tag));
+            }
             Record::Present { file, chunks } => {
                 self.change(*file, |f| chunks.iter().for_each(|range| f.hold(&range)));
             }
@@ -221,7 +228,7 @@ impl Share {
             Record::Absent { file } => self.change(*file, File::lose),
             Record::Published { file } => self.change(*file, |f| f.partial = false),
             Record::Unsettled { file, size, disk } => self.change(*file, |f| {
-                f.set_size(*size);
+                f.found(*size);
                 (f.disk, f.unsettled) = (*disk, true);
             }),
             Record::Adopted { file, size, apart } => self.change(*file, |f| f.adopt(*size, tag, *apart)),
@@ -295,22 +302,11 @@ impl Share {
         !ours || back
     }
 
-    /// A new writer knows nothing of what the old one has told: everything not acknowledged is fresh.
+    /// Every cut of the old writer that anybody heard of is known here, and stays as it was told.
     fn begin(&mut self, writer: WriterId) {
         self.header.past.push(self.header.writer);
         self.header.writer = writer;
         self.header.next_file = 1;
-        let tag = self.header.head + 1;
-        for id in self.unthanked.clone() {
-            self.change(id, |f| {
-                if f.place_tag != 0 {
-                    f.place_tag = tag;
-                }
-                if f.body_tag != 0 {
-                    f.body_tag = tag;
-                }
-            });
-        }
     }
 
     fn create(&mut self, id: FileId, name: &Name, size: u64, disk: u64) {
@@ -432,6 +428,14 @@ impl Share {
         }
     }
 
+    /// The peer has followed our log up to `seq` at least.
+    fn heard_of(&mut self, seq: Seq) {
+        let writer = self.header.writer;
+        if self.header.heard.is_none_or(|h| h.writer != writer || h.seq < seq) && seq > 0 {
+            self.header.heard = Some(LogPosition { writer, seq });
+        }
+    }
+
     fn clear_left(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let left = std::mem::take(&mut file.left);
@@ -485,14 +489,26 @@ impl Share {
                 }
             }
             if let Some(body) = &taken.body {
-                let writer = self.header.writer;
-                self.change(taken.file, |f| take_body(f, body, writer));
+                let ours = self.ours_in(&body.version);
+                self.change(taken.file, |f| take_body(f, body, ours));
             }
             self.refresh(taken.file);
             if let Some(bond) = self.files[&taken.file].bond {
                 self.unbond(bond);
             }
         }
+    }
+
+    /// The peer unlinked it, and is told that it is there all the same.
+    fn revive(&mut self, id: FileId, tag: Seq) {
+        let Some(file) = self.files.get(&id) else { return };
+        let (name, size) = (file.name.clone(), file.size);
+        self.rename(&[(id, name)], tag);
+        self.change(id, |f| {
+            f.wrote(&ChunkSet::of(0..chunk::count(size)), size, tag);
+            // Nobody else has it any more.
+            f.unsettled = false;
+        });
     }
 
     fn forget(&mut self, id: FileId) {
@@ -549,7 +565,8 @@ impl Share {
     }
 }
 
-fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
+/// The body is the peer's now, which includes our cuts up to `ours`.
+fn take_body(file: &mut File, body: &TakenBody, ours: Seq) {
     if let Some(agreed) = body.agreed {
         file.set_size(body.size);
         body.changed.iter().for_each(|range| file.hold(&range));
@@ -558,7 +575,7 @@ fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
         file.agree(&body.version, agreed.size, agreed.seq);
         return;
     }
-    file.unsettled = false;
+    let unsettled = std::mem::take(&mut file.unsettled);
     file.body = body.version.clone();
     file.stamp = body.stamp;
     file.owed = body.owed;
@@ -573,7 +590,7 @@ fn take_body(file: &mut File, body: &TakenBody, writer: WriterId) {
     if body.yielded {
         file.dirty = Default::default();
     }
-    if file.dirty.is_empty() && (body.yielded || file.body_tag <= body.version.get(writer)) {
+    if file.dirty.is_empty() && (body.yielded || unsettled || file.body_tag <= ours) {
         file.settle();
     }
 }

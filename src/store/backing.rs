@@ -220,6 +220,14 @@ impl Backing {
         self.disk.set_root_times(atime, mtime)
     }
 
+    /// The names in `staging/`, each with its inode, in no order.
+    pub fn list_staging(&self) -> Result<Vec<(String, u64)>> {
+        let names = self.disk.list(Dir::Staging).map_err(Error::io("cannot list .syncfs/staging"))?;
+        let names = names.into_iter().filter_map(|(name, _)| String::from_utf8(name).ok());
+        let with_inode = |name: String| self.stat(At::Staging(&name)).ok().map(|stat| (name, stat.ino));
+        Ok(names.filter_map(with_inode).collect())
+    }
+
     /// Incoming cuts die with the daemon that received them, once recovery has used what it can of them.
     pub fn clear_staging(&self) -> Result<()> {
         let names = self.disk.list(Dir::Staging).map_err(Error::io("cannot list .syncfs/staging"))?;

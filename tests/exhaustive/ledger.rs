@@ -269,10 +269,12 @@ impl Ledger {
             life.sure = life.states.len() - 1;
         }
         let mut copies: BTreeMap<u8, Vec<(&String, &Found)>> = BTreeMap::new();
-        for (name, found) in share {
-            // Without a first byte it must be one whose creation the power cut tore.
-            let nameless = |l: &&u8| self.lives[l].iter().any(|life| life.may_hold(&found.bytes));
-            let letter = letter(&found.bytes).or_else(|| self.lives.keys().find(nameless).copied());
+        let (named, nameless): (Vec<_>, Vec<_>) = share.iter().partition(|(_, f)| letter(&f.bytes).is_some());
+        for (name, found) in named.into_iter().chain(nameless) {
+            // Without a first byte it must be one whose creation was cut short or torn, and which is not there.
+            let may = |l: &&u8| self.lives[l].iter().any(|life| life.may_hold(&found.bytes));
+            let absent = self.lives.keys().filter(may).find(|l| !copies.contains_key(l)).copied();
+            let letter = letter(&found.bytes).or(absent).or_else(|| self.lives.keys().find(may).copied());
             let known = letter.filter(|l| self.lives.contains_key(l));
             copies.entry(known.ok_or(format!("{name} is nobody's file"))?).or_default().push((name, found));
         }
@@ -345,7 +347,7 @@ impl Ledger {
         let both_sides_moved = (0..2).all(|side| {
             self.lives.values().any(|lives| {
                 let life = &lives[side];
-                life.changed(|s| s != &life.states[0])
+                life.attempted || life.changed(|s| s != &life.states[0])
             })
         });
         both_sides_moved && others.map(|(_, lives)| lives).any(may_claim)

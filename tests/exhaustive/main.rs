@@ -159,14 +159,12 @@ fn killed_at_any_change_of_its_disk_a_host_loses_nothing() {
 }
 
 #[test]
-#[ignore = "killed while it keeps the version that lost a conflict, a host can keep it twice, the second time half \
-            overwritten; killed while an edit brings back what the other host unlinked, it never tells of that"]
 fn killed_while_both_hosts_changed_the_same_things_a_host_loses_nothing() {
     all_histories(Plan::is_at_once, &kills());
 }
 
 #[test]
-#[ignore = "of a hundred power cuts four still end wrong: see docs/operations.md, Recovery after a kill"]
+#[ignore = "of a thousand power cuts three still end wrong: see docs/operations.md, After power loss"]
 fn without_power_at_any_change_of_its_disk_a_host_loses_nothing_that_was_durable() {
     let seeds = number("SYNCFS_TEARS").unwrap_or(1) as u64;
     all_histories(|_| true, &Deaths::PowerCuts { seeds });

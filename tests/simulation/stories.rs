@@ -434,7 +434,6 @@ fn restored(then: impl FnOnce(&mut Story)) {
 }
 
 #[test]
-#[ignore = "a host that was put back is not told again what it had acknowledged: it stays behind, and says that it is level"]
 fn a_backup_put_back_takes_nothing_from_the_other_host() {
     restored(|s| {
         let had = calls::whole_files(s.host(A));
@@ -446,7 +445,6 @@ fn a_backup_put_back_takes_nothing_from_the_other_host() {
 }
 
 #[test]
-#[ignore = "a host that was put back is not told again what it had acknowledged: it stays behind, and says that it is level"]
 fn work_on_a_backup_that_was_put_back_is_kept_as_well() {
     restored(|s| {
         let had = calls::whole_files(s.host(A));
