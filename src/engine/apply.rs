@@ -10,7 +10,7 @@ use super::node::{Data, Held};
 use super::pending::{Outcome, Pending, Readiness, Redo, Staged};
 use super::pieces;
 use super::queues::Trigger;
-use crate::model::chunk::ChunkSet;
+use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Cut, FileCut};
 use crate::model::ids::{FileId, LogPosition};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, judge};
@@ -106,6 +106,7 @@ impl Host {
                     names.extend(self.step_aside(ours, &pending.cut)?);
                 }
             }
+            self.set_aside(pending, &verdicts, &nodes, &mut datas)?;
             let mut copies = Vec::new();
             for verdict in &verdicts {
                 if let (BodyVerdict::Yield { copy: true, .. }, Some(&at)) =
@@ -347,6 +348,38 @@ impl Host {
         share.named(name).is_some()
             || cut.names().any(|n| n == name)
             || self.backing.stat(At::Name(name)).is_ok()
+    }
+
+    /// Sets room aside for all that will be written into files that are here: a disk that is full refuses now, not
+    /// half-way. Disks that can't do that are taken as they are.
+    fn set_aside(
+        &self,
+        pending: &Pending,
+        verdicts: &[Verdict],
+        nodes: &[Held],
+        datas: &mut [MutexGuard<'_, Data>],
+    ) -> store::Result<()> {
+        for (cut, verdict) in pending.cut.files.iter().zip(verdicts) {
+            let (Some(body), Some(changed)) = (&cut.body, verdict.body.takes()) else { continue };
+            let Some(at) = nodes.iter().position(|n| n.id == cut.file) else { continue };
+            let Ok(file) = self.data_file(&nodes[at], &mut datas[at], true) else { continue };
+            let mut here: ChunkSet = body.pieces.iter().map(|p| p.chunks()).collect();
+            pending.content.get(&cut.file).into_iter().for_each(|staged| here.extend(&staged.have));
+            for range in here.iter().flat_map(|range| changed.within(&range)) {
+                let bytes = chunk::bytes(&range, body.attrs.size);
+                let (keep_size, len) = (libc::FALLOC_FL_KEEP_SIZE as u32, bytes.end - bytes.start);
+                let full = |e: &std::io::Error| {
+                    matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+                };
+                if let Err(source) = file.allocate(keep_size, bytes.start, len)
+                    && full(&source)
+                {
+                    let what = format!("setting room aside for a change to {}", cut.file);
+                    return Err(store::Error::Io { what, source });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own. It stays in

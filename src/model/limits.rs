@@ -45,6 +45,8 @@ pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
 pub const WINDOW_BYTES: u64 = 24 << 20;
 /// Bytes that copy-aside and staging may take on the disk together.
 pub const STAGING_BYTES: u64 = 8 << 30;
+/// Room set aside on the disk for coming journal records, bytes.
+pub const JOURNAL_ROOM: u64 = 1 << 20;
 /// Connections that have not yet proved that they hold the key.
 pub const STRANGERS: usize = 64;
 /// Acknowledgements in one `Thanks`.

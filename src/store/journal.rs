@@ -18,7 +18,7 @@
 use super::disk::{Content, Dir, Disk};
 use super::error::{Error, Result};
 use super::latch::Latch;
-use crate::model::limits::RECORD_BYTES;
+use crate::model::limits::{JOURNAL_ROOM, RECORD_BYTES};
 use crate::model::sabotage::{Bug, planted};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -65,6 +65,8 @@ struct Tail {
     /// The last segment, if its name may not be durable yet.
     new_name: Option<Lsn>,
     buffer: Vec<u8>,
+    /// Up to here the disk has set room aside for the last segment, bytes.
+    room: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,7 +128,7 @@ impl Journal {
         // them; and what the caller acts upon must not vanish after it has.
         latch
             .run("cannot sync the journal", || file.sync_data().and_then(|()| disk.sync_dir(Dir::Journal)))?;
-        let tail = Tail { segments, file, end, new_name: None, buffer: Vec::new() };
+        let tail = Tail { segments, file, end, new_name: None, buffer: Vec::new(), room: 0 };
         let journal = Journal {
             disk,
             tail: Mutex::new(tail),
@@ -156,6 +158,7 @@ impl Journal {
         let mut buffer = std::mem::take(&mut tail.buffer);
         put_record(&mut buffer, lsn, payload);
         let at = tail.last().bytes;
+        tail.keep_room(at + buffer.len() as u64);
         let written = tail.file.write_all_at(&buffer, at);
         let length = buffer.len() as u64;
         if buffer.capacity() <= KEPT_BUFFER {
@@ -279,12 +282,22 @@ impl Journal {
             .create(Dir::Journal, name.as_bytes(), 0o600)
             .map_err(Error::io(format!("cannot create .syncfs/journal/{name}")))?;
         tail.segments.push_back(Segment { first, bytes: 0 });
-        tail.new_name = Some(first);
+        (tail.new_name, tail.room) = (Some(first), 0);
         Ok(())
     }
 }
 
 impl Tail {
+    /// Sees to it that the disk has room for records beyond `end`, also when it is full: for what makes room, and
+    /// for the end of what was begun. Where it can't, records take what room there is.
+    fn keep_room(&mut self, end: u64) {
+        if end + JOURNAL_ROOM / 2 > self.room
+            && self.file.allocate(libc::FALLOC_FL_KEEP_SIZE as u32, end, JOURNAL_ROOM).is_ok()
+        {
+            self.room = end + JOURNAL_ROOM;
+        }
+    }
+
     /// The oldest segment, if all its records are before `before` and others follow it.
     fn spare(&self, before: Lsn) -> Option<Lsn> {
         let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);

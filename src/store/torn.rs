@@ -73,6 +73,8 @@ struct Inode {
     durable: Vec<u8>,
     /// What was done to the content since the last sync.
     pending: Vec<Change>,
+    /// Bytes of room that were set aside for it.
+    room: u64,
     attrs: Attrs,
     durable_attrs: Attrs,
 }
@@ -189,6 +191,7 @@ impl TornDisk {
                 now: inode.now.clone(),
                 durable: inode.now.clone(),
                 pending: Vec::new(),
+                room: 0,
                 attrs: inode.attrs.clone(),
                 durable_attrs: inode.attrs.clone(),
             };
@@ -330,6 +333,7 @@ impl State {
             now: Vec::new(),
             durable: Vec::new(),
             pending: Vec::new(),
+            room: 0,
             durable_attrs: attrs.clone(),
             attrs,
         };
@@ -357,6 +361,14 @@ impl State {
         let inode = self.inodes.get_mut(&key).expect("it is open");
         change(&mut inode.attrs);
         inode.attrs.ctime = time;
+    }
+
+    /// Room for a write to a file: what was set aside for it first.
+    fn claim_for(&mut self, key: Key, bytes: u64) -> u64 {
+        let room = &mut self.inodes.get_mut(&key).expect("it is open").room;
+        let kept = (*room).min(bytes);
+        *room -= kept;
+        kept + self.claim(bytes - kept)
     }
 
     fn claim(&mut self, bytes: u64) -> u64 {
@@ -645,7 +657,7 @@ impl File for TornFile {
                 }
             },
             |state| {
-                let taken = state.claim(bytes.len() as u64) as usize;
+                let taken = state.claim_for(self.key, bytes.len() as u64) as usize;
                 if taken == 0 && !bytes.is_empty() {
                     return Err(io::Error::from_raw_os_error(libc::ENOSPC));
                 }
@@ -736,6 +748,15 @@ impl File for TornFile {
                 let end = offset + len;
                 if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
                     return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+                }
+                if mode & !libc::FALLOC_FL_KEEP_SIZE == 0 {
+                    let more = len.saturating_sub(state.inodes[&self.key].room);
+                    let taken = state.claim(more);
+                    if taken < more {
+                        state.space = state.space.map(|space| space + taken);
+                        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                    }
+                    state.inodes.get_mut(&self.key).expect("it is open").room += taken;
                 }
                 if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > size {
                     state.change(self.key, Change::Truncate(end as usize));

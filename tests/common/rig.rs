@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -130,9 +131,13 @@ impl Program {
 
     /// Its end, if it comes in time.
     pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.ended_within(PATIENCE)
+    }
+
+    fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
         let pid = Pid::from_child(&self.child);
         if let Ok(watch) = pidfd_open(pid, PidfdFlags::empty()) {
-            let patience = Timespec::try_from(PATIENCE).expect("small");
+            let patience = Timespec::try_from(time).expect("small");
             let _ = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience));
         }
         self.child.try_wait().expect("our child")
@@ -230,6 +235,11 @@ impl Host {
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("runs");
         daemon.signal(Signal::KILL);
+        if daemon.ended_within(Duration::from_secs(2)).is_none() {
+            // One of its threads is in the kernel, waiting for a program that waits for the daemon: the next mount
+            // would cut the connection as well.
+            let _ = rustix::mount::unmount(&self.dir, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        }
         daemon.ended().expect("nothing outlives SIGKILL");
     }
 
@@ -351,7 +361,7 @@ impl Drop for Host {
         }
         // The last resort: a mount that nobody uses any more ends its daemon, living or dead.
         while mounted(&self.dir) {
-            if rustix::mount::unmount(&self.dir, rustix::mount::UnmountFlags::DETACH).is_err() {
+            if rustix::mount::unmount(&self.dir, UnmountFlags::DETACH).is_err() {
                 let _ = Command::new("fusermount3").arg("-uz").arg(&self.dir).status();
                 break;
             }

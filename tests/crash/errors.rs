@@ -85,7 +85,6 @@ fn a_write_that_the_disk_refuses_is_told_and_changes_nothing() {
 }
 
 #[test]
-#[ignore = "a change that fails in the middle of being applied shows half of itself until it is tried again"]
 fn a_peer_whose_disk_refuses_a_change_shows_the_old_state_and_heals() {
     if !crate::able(&["strace", "setpriv"]) {
         return;

@@ -32,25 +32,21 @@ fn what_fsync_returned_for_is_there_after_a_power_cut_on_xfs() {
 }
 
 #[test]
-#[ignore = "after some power cuts an older state of a file comes back, or a file stands there without content"]
 fn after_a_power_cut_both_sides_are_the_same_and_nothing_is_lost_on_ext4() {
     sweep(Kind::Ext4, Demand::Kept);
 }
 
 #[test]
-#[ignore = "after some power cuts an older state of a file comes back, or a file stands there without content"]
 fn after_a_power_cut_both_sides_are_the_same_and_nothing_is_lost_on_xfs() {
     sweep(Kind::Xfs, Demand::Kept);
 }
 
 #[test]
-#[ignore = "after some power cuts an older state of a file comes back"]
 fn after_a_power_cut_nobody_finds_a_conflict_that_nobody_made() {
     sweep(Kind::Ext4, Demand::Healed);
 }
 
 #[test]
-#[ignore = "a rollback journal that the disk lost stands there without content until the peer is back"]
 fn a_database_has_all_that_was_committed_after_a_power_cut() {
     databases(Kind::Ext4, Demand::Fsynced);
     databases(Kind::Xfs, Demand::Fsynced);

@@ -18,13 +18,11 @@ fn a_full_disk_here_tells_the_writer_and_heals() {
 }
 
 #[test]
-#[ignore = "after a full disk at the peer the two sides do not always get level in time"]
 fn a_full_disk_at_the_peer_leaves_what_it_holds_whole_and_heals() {
     full(false, true);
 }
 
 #[test]
-#[ignore = "after a full disk at the peer the two sides do not always get level in time"]
 fn full_disks_on_both_sides_heal() {
     full(true, true);
 }
@@ -142,7 +140,6 @@ fn no_space(error: &std::io::Error) -> i32 {
 }
 
 #[test]
-#[ignore = "unlink needs room for its journal record"]
 fn a_full_disk_can_be_emptied_through_the_mount() {
     if !disk::able(Kind::Ext4) {
         return;
