@@ -14,11 +14,13 @@
 //! taken:
 //!
 //! 0. `Host::applying`: read from a redo record to the end of its apply, written to take a checkpoint
-//! 1. `Host::cutting`: one cut is taken at a time, and announced before the next
+//! 1. `Host::cutting`: one cut is taken at a time, and announced before the next; held over the syncs that an
+//!    announcement waits for
 //! 2. `Host::names`: the directory; read to look up, written to create, rename, unlink, publish
 //! 3. `Node::data`, several in ascending order of their file ids: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
-//! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles
+//! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, and
+//!    the small sets of a host (`half_done`, `buried`, `refused`, `unsure`, `mapped`, `random`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
