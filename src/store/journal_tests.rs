@@ -169,7 +169,7 @@ fn power_loss_at_any_moment_keeps_what_was_synced() {
                         synced = synced.max(journal.synced());
                     }
                     2 => {
-                        disk.set_space(Some(dice.roll(20) as u64));
+                        disk.fill_up(dice.roll(20) as u64);
                         let refused = journal.append(&[0xee; 30]).unwrap_err();
                         assert!(refused.is_full(), "{refused}");
                         disk.set_space(None);
@@ -193,7 +193,7 @@ fn a_full_disk_refuses_a_record_and_takes_the_next() {
     let (journal, _) = open_one(&disk).unwrap();
     journal.append(&payload(1)).unwrap();
     for space in 0..30 {
-        disk.set_space(Some(space));
+        disk.fill_up(space);
         let refused = journal.append(&[9; 30]).unwrap_err();
         assert!(refused.is_full() && journal.end() == 1, "{refused}");
     }
@@ -319,4 +319,17 @@ fn a_record_lies_on_the_disk_as_the_format_page_shows_it() {
     let expected = "1c 00 00 00 07 00 00 00 00 00 00 00 b8 e3 49 74 \
          07 00 00 00 88 77 66 55 44 33 22 11 05 00 00 00 00 00 00 00 dc 05 00 00 00 00 00 00";
     assert_eq!(hex.join(" "), expected);
+}
+
+#[test]
+fn a_full_disk_has_room_for_the_records_of_what_makes_room() {
+    let disk = TornDisk::new();
+    let (journal, _) = open_one(&disk).unwrap();
+    journal.append(&payload(1)).unwrap();
+    disk.set_space(Some(0));
+    for n in 2..1_000 {
+        assert_eq!(journal.append(&payload(n)).unwrap(), n);
+    }
+    drop(journal);
+    assert_eq!(numbered(&open_one(&disk).unwrap().1), 999);
 }

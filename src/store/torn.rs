@@ -251,6 +251,13 @@ impl TornDisk {
         self.0.lock().now = now;
     }
 
+    /// From now on the disk has room for so many more bytes, and none is set aside for any file.
+    pub fn fill_up(&self, bytes: u64) {
+        let mut state = self.0.lock();
+        state.space = Some(bytes);
+        state.inodes.values_mut().for_each(|inode| inode.room = 0);
+    }
+
     /// From now on writes take at most `bytes` more in all, then fail with `ENOSPC`; `None`: no end.
     pub fn set_space(&self, bytes: Option<u64>) {
         self.0.lock().space = bytes;
