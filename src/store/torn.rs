@@ -11,11 +11,13 @@ use super::disk::{Content, Dir, Disk, File, Kind, Space, Stat, Time};
 use super::error::Result;
 use super::journal::Lsn;
 use super::metadata::{MetaStore, Stored};
+use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Clones are handles to one disk.
@@ -73,8 +75,8 @@ struct Inode {
     durable: Vec<u8>,
     /// What was done to the content since the last sync.
     pending: Vec<Change>,
-    /// Bytes of room that were set aside for it.
-    room: u64,
+    /// The bytes for which room was set aside.
+    room: ChunkSet,
     attrs: Attrs,
     durable_attrs: Attrs,
 }
@@ -96,10 +98,11 @@ enum Change {
     Truncate(usize),
 }
 
-/// A change of names, done as a whole or not at all.
+/// A change of names, done as a whole or not at all. Changes of different entries reach the disk in any order, those of
+/// one entry in theirs, as on every file system.
 #[derive(Clone)]
 struct NameChange {
-    /// Names with the inodes that they must hold for the change to make sense.
+    /// Names with the inodes that they held.
     before: Vec<(Place, Option<Key>)>,
     after: Vec<(Place, Option<Key>)>,
 }
@@ -138,6 +141,7 @@ impl TornDisk {
         let changes = std::mem::take(&mut state.pending_names);
         let prefix = dice.roll(changes.len() + 1);
         let how = dice.roll(4);
+        let mut lost: BTreeSet<Place> = BTreeSet::new();
         for (n, change) in changes.into_iter().enumerate() {
             let kept = match how {
                 0 => false,
@@ -145,8 +149,10 @@ impl TornDisk {
                 2 => n < prefix,
                 _ => dice.roll(2) == 0,
             };
-            if kept && change.fits(&state.durable_names) {
+            if kept && change.after.iter().all(|(place, _)| !lost.contains(place)) {
                 change.apply(&mut state.durable_names);
+            } else {
+                lost.extend(change.after.into_iter().map(|(place, _)| place));
             }
         }
         state.names = state.durable_names.clone();
@@ -191,7 +197,7 @@ impl TornDisk {
                 now: inode.now.clone(),
                 durable: inode.now.clone(),
                 pending: Vec::new(),
-                room: 0,
+                room: ChunkSet::new(),
                 attrs: inode.attrs.clone(),
                 durable_attrs: inode.attrs.clone(),
             };
@@ -255,7 +261,7 @@ impl TornDisk {
     pub fn fill_up(&self, bytes: u64) {
         let mut state = self.0.lock();
         state.space = Some(bytes);
-        state.inodes.values_mut().for_each(|inode| inode.room = 0);
+        state.inodes.values_mut().for_each(|inode| inode.room = ChunkSet::new());
     }
 
     /// From now on writes take at most `bytes` more in all, then fail with `ENOSPC`; `None`: no end.
@@ -340,7 +346,7 @@ impl State {
             now: Vec::new(),
             durable: Vec::new(),
             pending: Vec::new(),
-            room: 0,
+            room: ChunkSet::new(),
             durable_attrs: attrs.clone(),
             attrs,
         };
@@ -370,12 +376,32 @@ impl State {
         inode.attrs.ctime = time;
     }
 
-    /// Room for a write to a file: what was set aside for it first.
-    fn claim_for(&mut self, key: Key, bytes: u64) -> u64 {
-        let room = &mut self.inodes.get_mut(&key).expect("it is open").room;
-        let kept = (*room).min(bytes);
-        *room -= kept;
-        kept + self.claim(bytes - kept)
+    /// Uses up room for a write to a file, what was set aside for these bytes first. Returns how many of them there
+    /// is room for.
+    fn claim_for(&mut self, key: Key, bytes: Range<u64>) -> u64 {
+        let room = &self.inodes[&key].room;
+        let mut end = bytes.end;
+        for gap in room.gaps(&bytes) {
+            let taken = self.claim(gap.end - gap.start);
+            if taken < gap.end - gap.start {
+                end = gap.start + taken;
+                break;
+            }
+        }
+        self.inodes.get_mut(&key).expect("it is open").room.remove(bytes.start..end);
+        end - bytes.start
+    }
+
+    /// Sets room aside for these bytes of a file; false where there is not enough for all of them.
+    fn set_aside(&mut self, key: Key, bytes: Range<u64>) -> bool {
+        let gaps = self.inodes[&key].room.gaps(&bytes);
+        let wanted = gaps.iter().map(|gap| gap.end - gap.start).sum();
+        if self.space.is_some_and(|space| space < wanted) {
+            return false;
+        }
+        self.claim(wanted);
+        self.inodes.get_mut(&key).expect("it is open").room.insert(bytes);
+        true
     }
 
     fn claim(&mut self, bytes: u64) -> u64 {
@@ -471,12 +497,6 @@ impl Change {
 }
 
 impl NameChange {
-    /// Changes of different entries reach the disk in any order, those of one entry in theirs: as on every file
-    /// system, a name that was moved away is not overwritten by what came after it.
-    fn fits(&self, names: &BTreeMap<Place, Key>) -> bool {
-        self.before.iter().all(|(place, key)| names.get(place) == key.as_ref())
-    }
-
     fn apply(&self, names: &mut BTreeMap<Place, Key>) {
         for (place, key) in &self.after {
             match key {
@@ -664,7 +684,7 @@ impl File for TornFile {
                 }
             },
             |state| {
-                let taken = state.claim_for(self.key, bytes.len() as u64) as usize;
+                let taken = state.claim_for(self.key, offset..offset + bytes.len() as u64) as usize;
                 if taken == 0 && !bytes.is_empty() {
                     return Err(io::Error::from_raw_os_error(libc::ENOSPC));
                 }
@@ -756,14 +776,8 @@ impl File for TornFile {
                 if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
                     return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
                 }
-                if mode & !libc::FALLOC_FL_KEEP_SIZE == 0 {
-                    let more = len.saturating_sub(state.inodes[&self.key].room);
-                    let taken = state.claim(more);
-                    if taken < more {
-                        state.space = state.space.map(|space| space + taken);
-                        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-                    }
-                    state.inodes.get_mut(&self.key).expect("it is open").room += taken;
+                if mode & !libc::FALLOC_FL_KEEP_SIZE == 0 && !state.set_aside(self.key, offset..end) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
                 }
                 if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > size {
                     state.change(self.key, Change::Truncate(end as usize));
