@@ -237,8 +237,9 @@ impl Ledger {
                 (None, None) => true,
                 _ => false,
             };
-            // The other may itself have moved or changed it: then what it shows is not of this life.
-            let had = life.states.iter().rposition(had).unwrap_or(0);
+            // The other may itself have moved or changed it: then what it shows is not of this life. And where the file was
+            // so more than once, nobody knows which time it was that the other has heard of.
+            let had = life.states.iter().position(had).unwrap_or(0);
             (life.sure, life.torn) = (life.sure.max(had), true);
         }
         for lives in self.lives.values_mut() {
@@ -250,17 +251,18 @@ impl Ledger {
     /// Whether `bytes` may be seen now, on any host, as content of some file: what it once was, or what power
     /// loss left of it until the other host could be asked.
     pub fn ever(&self, bytes: &[u8]) -> bool {
-        let is = |letter: &u8, life: &Life| {
-            let mut all: Vec<&[u8]> = life.states.iter().map(|s| &s.bytes[..]).collect();
-            if all.contains(&bytes) || !life.torn {
+        let is = |letter: &u8, lives: &[Life; 2]| {
+            let states = lives.iter().flat_map(|life| &life.states);
+            let mut all: Vec<&[u8]> = states.map(|s| &s.bytes[..]).collect();
+            if all.contains(&bytes) || !lives.iter().any(|life| life.torn) {
                 return all.contains(&bytes);
             }
+            // What the other host did may be torn here as well.
             all.extend(self.past.get(letter).into_iter().flatten().map(Vec::as_slice));
             is_mixture(&all, bytes, true)
         };
         let named = |l: &u8| letter(bytes).is_none_or(|letter| *l == letter);
-        let mut lives = self.lives.iter().filter(|(l, _)| named(l));
-        lives.any(|(letter, lives)| lives.iter().any(|life| is(letter, life)))
+        self.lives.iter().filter(|(l, _)| named(l)).any(|(letter, lives)| is(letter, lives))
     }
 
     /// Both hosts are level and equal and have this: is it what their users may expect?
@@ -379,15 +381,20 @@ impl Ledger {
     }
 }
 
-/// Whether each byte is of one of `states`, or where these differ and `torn`, zero.
+/// What is written as a whole where any of it has changed, in bytes.
+const CHUNK: usize = 1000;
+
+/// Whether each byte is of one of `states`, or where `torn`, and something near it was written, zero.
 fn is_mixture(states: &[&[u8]], bytes: &[u8], torn: bool) -> bool {
     let least = states.iter().map(|s| s.len()).min().unwrap_or(0);
     let most = states.iter().map(|s| s.len()).max().unwrap_or(0);
+    let chunk = |s: &[u8], n: usize| s.get(n..s.len().min(n + CHUNK)).unwrap_or(&[]).to_vec();
+    let written = |n: usize| states.iter().any(|s| chunk(s, n) != chunk(states[0], n));
     (least..=most).contains(&bytes.len())
-        && bytes.iter().enumerate().all(|(n, byte)| {
-            let here = |s: &&[u8]| s.get(n).copied();
-            let differ = states.iter().any(|s| here(s) != here(&states[0]));
-            states.iter().any(|s| here(s) == Some(*byte)) || (torn && differ && *byte == 0)
+        && (0..bytes.len()).step_by(CHUNK).all(|at| {
+            let zeros = torn && written(at);
+            let mut here = (at..bytes.len().min(at + CHUNK)).map(|n| (n, bytes[n]));
+            here.all(|(n, byte)| states.iter().any(|s| s.get(n) == Some(&byte)) || (zeros && byte == 0))
         })
 }
 

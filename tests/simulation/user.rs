@@ -130,6 +130,11 @@ impl Users {
         self.open.clear();
     }
 
+    /// Whether `bytes` may be what power loss left of some file, until it is known what that was.
+    pub fn may_be_torn(&self, bytes: &[u8]) -> bool {
+        self.files.iter().any(|f| may_be(&f.contents, &f.older, bytes, true))
+    }
+
     /// After a crash: takes over what is there, where it is among what may be.
     pub fn adopt(
         &mut self,
@@ -137,9 +142,12 @@ impl Users {
         torn: bool,
     ) -> std::result::Result<(), String> {
         // Those that are certain first: others must not claim their names.
-        let mut order: Vec<usize> = (0..self.files.len()).collect();
-        order.sort_by_key(|n| (self.files[*n].names.contains(&None), self.files[*n].names.len()));
         let busy = std::mem::take(&mut self.busy);
+        let mut order: Vec<usize> = (0..self.files.len()).collect();
+        order.sort_by_key(|n| {
+            let (_, names) = self.files[*n].recent(torn, busy.contains(n));
+            (names.contains(&None), names.len())
+        });
         let mut matching = Matching::default();
         // What is exactly as it was finds its place before what was torn.
         for exactly in [true, false] {
