@@ -70,7 +70,7 @@ impl World {
             }
             1 => self.write(file, &of, script.below(256) * 20, script.below(256) * 9 + 1),
             2 => self.apply(Record::Resized { file, size: script.below(256) * 20 }),
-            3 => self.apply(Record::Touched { file }),
+            3 => self.apply(Record::Touched { file, attrs: script.coin() }),
             4 => {
                 let (to, exchange) = (name(script), script.coin());
                 let mut moves = vec![(file, Some(to.clone()))];
@@ -128,7 +128,7 @@ impl World {
         let mark = |id: &FileId| {
             let f = self.share.file(*id)?;
             let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
-            Some(CutMark { file: *id, place, body, stamp: f.next_stamp(5) })
+            Some(CutMark { file: *id, place, body, stamp: f.next_stamp(5), mtime: 5 })
         };
         let marks: Vec<CutMark> =
             self.share.fresh().iter().filter(|id| concerned(**id)).filter_map(mark).collect();
@@ -255,6 +255,7 @@ fn taken_body(
     Some(TakenBody {
         version: body.version.clone(),
         stamp: body.stamp,
+        mtime: 1,
         size: body.attrs.size,
         changed: changed.clone(),
         partial: ours.is_some_and(|f| f.partial) || !missing.is_empty(),

@@ -9,7 +9,7 @@ use syncfs::model::chunk::ChunkSet;
 use syncfs::model::codec::encode;
 use syncfs::model::cut::{Attrs, BodyCut, Changed, Cut, FileCut, Piece, Place};
 use syncfs::model::dirty::Dirty;
-use syncfs::model::file::File;
+use syncfs::model::file::{File, Shaky};
 use syncfs::model::ids::{FileId, LogPosition, ReplicaId, WriterId};
 use syncfs::model::message::{Ack, Hello, Message};
 use syncfs::model::name::Name;
@@ -182,6 +182,7 @@ fn records() -> Vec<(&'static str, Record)> {
     let body = TakenBody {
         version: version(4, 6),
         stamp: 1,
+        mtime: 1,
         size: 2_500,
         changed: chunks.clone(),
         missing: ChunkSet::of(1..2),
@@ -204,9 +205,15 @@ fn records() -> Vec<(&'static str, Record)> {
         ("wrote", Record::Wrote { file, chunks: chunks.clone(), size: 2_500 }),
         ("scrapped", Record::Scrapped { file, bytes: ChunkSet::of(1_200..1_300), size: 2_500 }),
         ("resized", Record::Resized { file, size: 10 }),
-        ("touched", Record::Touched { file }),
+        ("touched", Record::Touched { file, attrs: true }),
         ("bonded", Record::Bonded { files: vec![file, id(2)] }),
-        ("cut", Record::Cut { seq: 4, marks: vec![CutMark { file, place: true, body: true, stamp: 1 }] }),
+        (
+            "cut",
+            Record::Cut {
+                seq: 4,
+                marks: vec![CutMark { file, place: true, body: true, stamp: 1, mtime: 1 }],
+            },
+        ),
         ("thanked", Record::Thanked { acks }),
         ("took", Record::Took { from, files: taken, copies, revived: vec![id(2)] }),
         ("present", Record::Present { file, chunks }),
@@ -214,7 +221,16 @@ fn records() -> Vec<(&'static str, Record)> {
         ("forgotten", Record::Forgotten { file }),
         ("absent", Record::Absent { file }),
         ("published", Record::Published { file }),
-        ("unsettled", Record::Unsettled { file, size: 10, disk: 131 }),
+        (
+            "unsettled",
+            Record::Unsettled {
+                file,
+                size: 10,
+                disk: 131,
+                shaky: Shaky { chunks: ChunkSet::of(1..2), attrs: true },
+            },
+        ),
+        ("synced", Record::Synced { file, upto: 12 }),
         ("adopted", Record::Adopted { file, size: 10, apart: true }),
         ("durable", Record::Durable { cuts: vec![4, 5] }),
         ("lies", Record::Lies { file, disk: 131 }),

@@ -10,16 +10,18 @@ use super::node::{Data, Held};
 use super::pending::{Outcome, Pending, Readiness, Redo, Staged};
 use super::pieces;
 use super::queues::Trigger;
+use super::relocate::changing;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Cut, FileCut};
-use crate::model::ids::{FileId, LogPosition};
+use crate::model::file::{self, Shaky};
+use crate::model::ids::{FileId, LogPosition, Seq};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, conflict_name, judge};
 use crate::model::limits::CHUNK;
 use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use crate::model::sabotage::{Bug, planted};
-use crate::store::{self, At, Content};
+use crate::store::{self, At, Backing, Content, Time};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +37,50 @@ struct Move {
     old: Option<Name>,
     new: Option<Name>,
     partial: bool,
+}
+
+/// Files that are out of everybody's sight while they change: so whoever looks into the directory after a crash finds
+/// no half of anything, and recovery can tell what was edited by hand. Where the change fails they go back.
+struct Aside<'a> {
+    backing: &'a Backing,
+    files: Vec<Hidden>,
+}
+
+/// One of them, with the mtime that it had.
+struct Hidden {
+    id: FileId,
+    name: Name,
+    file: Content,
+    mtime: Time,
+}
+
+impl Aside<'_> {
+    fn put(&mut self, id: FileId, name: Name, file: Content) -> store::Result<()> {
+        let wrap = |source| store::Error::Io { what: format!("looking at {name}"), source };
+        let mtime = file.stat().map_err(wrap)?.mtime;
+        self.backing.rename(At::Name(&name), At::Staging(&changing(id)), RenameFlags::empty())?;
+        self.files.push(Hidden { id, name, file, mtime });
+        Ok(())
+    }
+
+    fn has(&self, id: FileId) -> bool {
+        self.files.iter().any(|f| f.id == id)
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        for Hidden { id, name, file, mtime } in &self.files {
+            let staging = changing(*id);
+            let _ = file.set_times(None, Some(*mtime));
+            match self.backing.rename(At::Staging(&staging), At::Name(name), RenameFlags::NOREPLACE) {
+                // It has gone on to its new name already.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::error!("{name} is in .syncfs/staging until the next mount: {error}"),
+                Ok(()) => {}
+            }
+        }
+    }
 }
 
 /// Our version of a file that lost, on its way out of staging.
@@ -80,6 +126,9 @@ impl Host {
             let mut datas: Vec<MutexGuard<'_, Data>> = nodes.iter().map(|n| n.data.lock()).collect();
             let index: BTreeMap<FileId, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
 
+            if !pending.again {
+                self.look_behind_cut(&nodes, &mut datas)?;
+            }
             self.cut_silently(&nodes, &mut datas)?;
             let verdicts = {
                 let share = self.share.lock();
@@ -106,29 +155,38 @@ impl Host {
                     names.extend(self.step_aside(ours, &pending.cut)?);
                 }
             }
-            self.set_aside(pending, &verdicts, &nodes, &mut datas)?;
-            let mut copies = Vec::new();
-            for verdict in &verdicts {
-                if let (BodyVerdict::Yield { copy: true, .. }, Some(&at)) =
-                    (&verdict.body, index.get(&verdict.file))
+            let (mut copies, mut same) = (Vec::new(), BTreeSet::new());
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                if let (BodyVerdict::Yield { copy: true, changed }, Some(&at), Some(body)) =
+                    (&verdict.body, index.get(&verdict.file), &cut.body)
                     && !planted(Bug::LastWriterWins)
                 {
-                    self.keep_copy(&nodes[at], &mut datas[at], &pending.cut, &mut copies)?;
+                    let coming = (body, changed);
+                    if self.keep_copy(&nodes[at], &mut datas[at], pending, coming, &mut copies)? {
+                        same.insert(cut.file);
+                    }
                 }
             }
             if !copies.is_empty() {
                 // From here on they may be all that is left of what was here.
                 self.backing.sync_names()?;
             }
+            let mut aside = self.hide(&verdicts, &nodes, &mut datas)?;
+            self.reserve(pending, &verdicts, &nodes, &mut datas)?;
             let mut taken = Vec::new();
             let mut moves = Vec::new();
             let all = if planted(Bug::HalfCut) { 1 } else { usize::MAX };
-            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts).take(all) {
+            // New files first: they show only once all is well, and what there is no room for fails before
+            // anything that shows has changed.
+            let (new, held): (Vec<_>, Vec<_>) = (pending.cut.files.iter().zip(&verdicts).take(all))
+                .partition(|(cut, _)| !index.contains_key(&cut.file));
+            for (cut, verdict) in new.into_iter().chain(held) {
                 let at = index.get(&cut.file).copied();
                 let body = match &cut.body {
                     Some(body) if verdict.body.takes().is_some() => {
                         let pair = at.map(|at| (&nodes[at], &mut *datas[at]));
-                        let taken = self.take_body(pending, cut.file, body, &verdict.body, pair)?;
+                        let same = same.contains(&cut.file);
+                        let taken = self.take_body(pending, cut.file, body, &verdict.body, pair, same)?;
                         if let Some(at) = at {
                             stale.push(nodes[at].ino);
                             let data = &mut *datas[at];
@@ -143,7 +201,7 @@ impl Host {
                     }
                     _ => None,
                 };
-                let place = self.take_place(cut, verdict, body.as_ref(), &mut moves);
+                let place = self.take_place(cut, verdict, body.as_ref(), &aside, &mut moves);
                 if verdict.place == PlaceVerdict::Revive {
                     revived.push(cut.file);
                 }
@@ -161,12 +219,10 @@ impl Host {
                     datas[at].orphan = self.share.lock().file(m.file).map(|f| f.missing.clone());
                     stale.push(nodes[at].ino);
                 }
-                names.extend(m.old.iter().chain(&m.new).cloned());
+                if m.old != m.new {
+                    names.extend(m.old.iter().chain(&m.new).cloned());
+                }
             }
-            let arriving: Vec<Name> = moves.iter().filter_map(|m| m.new.clone()).collect();
-            self.half_done.lock().extend(arriving.iter().cloned());
-            self.carry_out(&moves)?;
-
             let mut share = self.share.lock();
             let from = LogPosition { writer: pending.cut.writer, seq: pending.cut.seq };
             let changed: Vec<(FileId, ChunkSet)> =
@@ -180,12 +236,12 @@ impl Host {
                 revived: revived.clone(),
             };
             self.commit(&mut share, record)?;
-            {
-                let mut half_done = self.half_done.lock();
-                for name in &arriving {
-                    half_done.remove(name);
-                }
-            }
+            self.unfinished.lock().applied(&pending.cut);
+            drop(share);
+            // As all names, in the journal first: what a crash leaves undone recovery does.
+            aside.files.clear();
+            self.carry_out(&moves)?;
+            let mut share = self.share.lock();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 let Some((unsettled, thanked)) = share.file(cut.file).map(|f| (f.unsettled, f.is_thanked()))
                 else {
@@ -290,6 +346,22 @@ impl Host {
         Ok(Outcome::Applied(acks))
     }
 
+    /// Whoever has edited a file of this cut behind our back has made a version of their own.
+    fn look_behind_cut(&self, nodes: &[Held], datas: &mut [MutexGuard<'_, Data>]) -> store::Result<()> {
+        for (node, data) in nodes.iter().zip(datas) {
+            let Some(stat) = self.data_file(node, data, false).ok().and_then(|file| file.stat().ok()) else {
+                continue;
+            };
+            let mut share = self.share.lock();
+            let edited = |f: &file::File| f.is_edited_unseen(stat.size, stat.mtime.nanoseconds());
+            if share.file(node.id).is_some_and(edited) {
+                let (chunks, size) = (ChunkSet::of(0..chunk::count(stat.size)), stat.size);
+                self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Changes made here since the last cut get a number, so that the verdict compares versions. They are
     /// announced with the next cut.
     fn cut_silently(&self, nodes: &[Held], datas: &mut [MutexGuard<'_, Data>]) -> store::Result<()> {
@@ -307,7 +379,7 @@ impl Host {
             if !place && !body {
                 continue;
             }
-            marks.push(CutMark { file: node.id, place, body, stamp: f.next_stamp(mtime) });
+            marks.push(CutMark { file: node.id, place, body, stamp: f.next_stamp(mtime), mtime });
             fresh.push(node.id);
         }
         if marks.is_empty() {
@@ -350,9 +422,28 @@ impl Host {
             || self.backing.stat(At::Name(name)).is_ok()
     }
 
+    /// Puts the files out of sight that lie under their names and will change.
+    fn hide(
+        &self,
+        verdicts: &[Verdict],
+        nodes: &[Held],
+        datas: &mut [MutexGuard<'_, Data>],
+    ) -> store::Result<Aside<'_>> {
+        let mut aside = Aside { backing: &self.backing, files: Vec::new() };
+        for verdict in verdicts.iter().filter(|v| v.body.takes().is_some()) {
+            let whole = |f: &file::File| if f.partial { None } else { f.name.clone() };
+            let name = self.share.lock().file(verdict.file).and_then(whole);
+            let at = nodes.iter().position(|n| n.id == verdict.file);
+            let (Some(name), Some(at)) = (name, at) else { continue };
+            let file = self.data_file(&nodes[at], &mut datas[at], true).map_err(door)?;
+            aside.put(verdict.file, name, file)?;
+        }
+        Ok(aside)
+    }
+
     /// Sets room aside for all that will be written into files that are here: a disk that is full refuses now, not
     /// half-way. Disks that can't do that are taken as they are.
-    fn set_aside(
+    fn reserve(
         &self,
         pending: &Pending,
         verdicts: &[Verdict],
@@ -382,24 +473,31 @@ impl Host {
         Ok(())
     }
 
-    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own. It stays in
-    /// staging until it is in the journal; who applies the cut once more finds it there.
+    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own, where what is coming
+    /// is not the same; returns whether it is. It stays in staging until it is in the journal; who applies the cut once
+    /// more finds it there.
     fn keep_copy(
         &self,
         node: &Held,
         data: &mut Data,
-        cut: &Cut,
+        pending: &Pending,
+        (body, changed): (&BodyCut, &ChunkSet),
         copies: &mut Vec<Copy>,
-    ) -> store::Result<()> {
-        let staging = format!("kept-{}-{}", cut.seq, node.id);
-        let (old, stamp, size) = {
+    ) -> store::Result<bool> {
+        let cut = &pending.cut;
+        let (old, stamp, size, version) = {
             let share = self.share.lock();
             let f = share.file(node.id).expect("its data is locked and it was judged");
-            (f.name.clone().expect("only a file with a name yields"), f.stamp, f.size)
+            (f.name.clone().expect("only a file with a name yields"), f.stamp, f.size, f.body_cut)
         };
+        let kept = self.kept_before(pending, node.id)?;
+        let staging = kept.unwrap_or_else(|| pieces::kept_name(cut.seq, node.id, version));
         let wrap = |source| store::Error::Io { what: format!("keeping a copy of {old}"), source };
         if self.backing.stat(At::Staging(&staging)).is_err() {
             let file = self.data_file(node, data, false).map_err(door)?;
+            if pending.brings_the_same(node.id, body, changed, &file)? {
+                return Ok(true);
+            }
             let half = format!("keeping-{}", node.id);
             let copy = self.fresh_staging(&half, 0o600)?;
             store::copy_range(&file, 0, &copy, 0, size).map_err(wrap)?;
@@ -417,7 +515,16 @@ impl Host {
         });
         tracing::warn!("both hosts changed {old}: the peer's version keeps the name, this host's is {name}");
         copies.push(Copy { staging, kept: Kept { file, name, size: stat.size, disk: stat.ino } });
-        Ok(())
+        Ok(false)
+    }
+
+    /// The latest version of `file` that was kept before a crash: since then nobody can have changed it.
+    fn kept_before(&self, pending: &Pending, file: FileId) -> store::Result<Option<String>> {
+        if !pending.again {
+            return Ok(None);
+        }
+        let names = self.backing.list_staging()?.into_iter().map(|(name, _)| name);
+        Ok(names.filter(|name| pieces::kept_of(name) == Some(file)).max())
     }
 
     fn fresh_staging(&self, name: &str, mode: u32) -> store::Result<Content> {
@@ -430,7 +537,8 @@ impl Host {
         }
     }
 
-    /// Brings content and attributes of one file to the peer's version, as far as they are here.
+    /// Brings content and attributes of one file to the peer's version, as far as they are here. Content that is the
+    /// `same` is left alone: nobody keeps a copy of it that could be torn.
     fn take_body(
         &self,
         pending: &Pending,
@@ -438,18 +546,21 @@ impl Host {
         body: &BodyCut,
         verdict: &BodyVerdict,
         ours: Option<(&Held, &mut Data)>,
+        same: bool,
     ) -> store::Result<TakenBody> {
         let changed = verdict.takes().expect("only such are called for");
         let wrap = |source| store::Error::Io { what: format!("applying a change to {id}"), source };
-        let (known, unsettled, told, resized) = {
+        let (known, unsettled, told, our_size, our_attrs) = {
             let share = self.share.lock();
             let f = share.file(id).filter(|f| f.name.is_some());
             let told = share.ours_in(&body.version);
-            (f.map(|f| f.partial), f.is_some_and(|f| f.unsettled), told, f.is_some_and(|f| f.size_tag > told))
+            let later = |tag: fn(&file::File) -> Seq| f.is_some_and(|f| tag(f) > told);
+            let (our_size, our_attrs) = (later(|f| f.size_tag), later(|f| f.attrs_tag));
+            (f.map(|f| f.partial), f.is_some_and(|f| f.unsettled), told, our_size, our_attrs)
         };
         let missing = pending.lacks(id, verdict, unsettled);
         let agrees = matches!(verdict, BodyVerdict::Agree(_));
-        let keeps_size = agrees && resized;
+        let keeps_size = agrees && our_size;
         let (file, partial) = match (known, ours) {
             (Some(partial), Some((node, data))) => {
                 let file = self.data_file(node, data, true).map_err(door)?;
@@ -479,18 +590,23 @@ impl Host {
         // Where our own size stays, what lies beyond it is not written.
         let size = if keeps_size { before.size.min(body.attrs.size) } else { body.attrs.size };
         let staged = pending.content.get(&id).map(|c| (&c.file, &c.have));
-        pieces::put(&file, changed, size, &body.pieces, staged).map_err(wrap)?;
+        if !same {
+            pieces::put(&file, changed, size, &body.pieces, staged).map_err(wrap)?;
+        }
         if !keeps_size && before.size != size && !(size < before.size && planted(Bug::IgnoreShrink)) {
             file.set_len(size).map_err(wrap)?;
         }
-        if agrees {
-            file.set_times(None, Some(before.mtime)).map_err(wrap)?;
-        } else {
+        if !(agrees && our_attrs) {
             store::apply_attrs(&file, &body.attrs, self.owner).map_err(wrap)?;
         }
+        if agrees {
+            file.set_times(None, Some(before.mtime)).map_err(wrap)?;
+        }
+        let mtime = file.stat().map_err(wrap)?.mtime.nanoseconds();
         Ok(TakenBody {
             version: body.version.clone(),
             stamp: body.stamp,
+            mtime,
             size: if keeps_size { before.size } else { body.attrs.size },
             changed: changed.clone(),
             missing,
@@ -508,11 +624,24 @@ impl Host {
         cut: &FileCut,
         verdict: &Verdict,
         body: Option<&TakenBody>,
+        aside: &Aside,
         moves: &mut Vec<Move>,
     ) -> Option<TakenPlace> {
-        let place = cut.place.as_ref()?;
         let share = self.share.lock();
         let ours = share.file(cut.file).filter(|f| f.name.is_some());
+        let changed = || Some(Lies::Staging(changing(cut.file))).filter(|_| aside.has(cut.file));
+        let moves_away = matches!(verdict.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
+        if let (Some(from), false) = (changed(), moves_away) {
+            let name = ours?.name.clone();
+            moves.push(Move {
+                file: cut.file,
+                from: Some(from),
+                old: name.clone(),
+                new: name,
+                partial: false,
+            });
+        }
+        let place = cut.place.as_ref()?;
         match verdict.place {
             PlaceVerdict::Take | PlaceVerdict::TakeFrom(_) => {
                 if ours.is_none() && (place.name.is_none() || body.is_none()) {
@@ -522,7 +651,7 @@ impl Host {
                 let old = ours.and_then(|f| f.name.clone());
                 let from = match (&old, partial) {
                     (_, true) => None,
-                    (Some(name), false) => Some(Lies::Name(name.clone())),
+                    (Some(name), false) => changed().or_else(|| Some(Lies::Name(name.clone()))),
                     (None, false) => Some(Lies::Staging(format!("new-{}", cut.file))),
                 };
                 moves.push(Move { file: cut.file, from, old, new: place.name.clone(), partial });
@@ -576,8 +705,14 @@ impl Host {
         }
     }
 
-    /// Applies again what a crash cut short; what it may have left under `names` goes where that fails.
-    pub(super) fn redo(&self, cuts: Vec<Redo>, names: &BTreeSet<Name>) -> store::Result<()> {
+    /// Applies again what a crash cut short. Where that fails, what it may have left under `names` goes, and of the
+    /// files that it was changing (`midway`) nobody knows what they are before the peer has been asked.
+    pub(super) fn redo(
+        &self,
+        cuts: Vec<Redo>,
+        names: &BTreeSet<Name>,
+        midway: &BTreeSet<FileId>,
+    ) -> store::Result<()> {
         for Redo { cut, staged } in cuts {
             let mut content = BTreeMap::new();
             for (id, have) in staged {
@@ -585,13 +720,19 @@ impl Host {
                 let Ok(file) = self.backing.open_file(At::Staging(&name), false) else { continue };
                 content.insert(id, Staged { file, name, have });
             }
-            let seq = cut.seq;
-            match self.apply(&mut Pending::again(cut, content)) {
+            let mut pending = Pending::again(cut, content);
+            let outcome = self.apply(&mut pending);
+            let seq = pending.cut.seq;
+            match &outcome {
                 Ok(Outcome::Applied(_)) => {
                     tracing::info!("applied again after a crash: cut {seq} of the peer")
                 }
                 Ok(Outcome::NotReady) => tracing::info!("cut {seq} of the peer will come anew"),
                 Err(error) => tracing::error!("cut {seq} of the peer can't be applied again: {error}"),
+            }
+            if !matches!(outcome, Ok(Outcome::Applied(_))) {
+                let half = pending.cut.files.iter().map(|f| f.file).filter(|id| midway.contains(id));
+                half.into_iter().try_for_each(|id| self.doubt(id))?;
             }
         }
         for name in names {
@@ -600,6 +741,14 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// What lies here of `id` is perhaps no version of it: the peer is asked before anything is told of it.
+    fn doubt(&self, file: FileId) -> store::Result<()> {
+        let Some(stat) = self.stat(file) else { return Ok(()) };
+        let (size, disk) = (stat.size, stat.ino);
+        let record = Record::Unsettled { file, size, disk, shaky: Shaky::default() };
+        self.commit(&mut self.share.lock(), record).map(drop)
     }
 
     /// Where `id` lies, for a stat without opening it.

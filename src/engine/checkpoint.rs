@@ -6,11 +6,14 @@
 use super::error::Error;
 use super::host::Host;
 use super::metadata::Stored;
+use super::pending::Redo;
 use super::queues::Turn;
 use super::worker::Worker;
 use crate::model::codec;
 use crate::model::ids::FileId;
+use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
+use crate::model::share::Share;
 use crate::store::{self, Lsn};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,16 +76,17 @@ impl Host {
         let mut meta = self.checkpointer.meta.lock();
         let mut touched: BTreeSet<FileId> = self.share.lock().take_touched();
         for &id in &touched {
-            if let Some(stat) = self.stat(id) {
-                let stamp = store::stamp(&stat);
-                self.share.lock().record_times(id, stamp.ino, (stamp.mtime, stamp.ctime));
-            }
+            let stamp = self.stat(id).map(|stat| store::stamp(&stat));
+            self.share.lock().record_times(id, stamp.map(|s| (s.ino, (s.mtime, s.ctime))));
         }
-        let (lsn, stored, puts, gone) = {
+        let (lsn, retold, stored, puts, gone) = {
             let _gate = self.applying.write();
             let mut share = self.share.lock();
-            // What changed while the times were looked at is in this checkpoint as well.
-            touched.extend(share.take_touched());
+            // What changed while the times were looked at is in this checkpoint as well; its times go into the next.
+            let meanwhile = share.take_touched();
+            meanwhile.iter().for_each(|id| share.record_times(*id, None));
+            share.put_back(meanwhile.clone());
+            touched.extend(meanwhile);
             let (mut puts, mut gone) = (Vec::new(), Vec::new());
             for id in &touched {
                 match share.file(*id) {
@@ -92,17 +96,20 @@ impl Host {
             }
             let stored = Stored {
                 header: share.header().clone(),
-                clean,
+                // What shows by half is for recovery to finish, however this ends.
+                clean: clean && self.unfinished.lock().is_empty(),
                 machine_boot: self.checkpointer.machine_boot.clone(),
             };
-            (self.journal.end(), stored, puts, gone)
+            let lsn = self.journal.end();
+            (lsn, self.retell_unfinished(&mut share), stored, puts, gone)
         };
-        let mut write = || -> store::Result<()> {
+        let write = || -> store::Result<()> {
+            retold?;
             // The data that records up to `lsn` speak of.
             if !planted(Bug::CheckpointUnsynced) {
                 self.backing.sync_all()?;
             }
-            self.journal.sync(lsn)?;
+            self.journal.sync(self.journal.end())?;
             meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
             if planted(Bug::TrimBeforeMeta) { Ok(()) } else { meta.sync() }
         };
@@ -112,6 +119,15 @@ impl Host {
             return Err(error.into());
         }
         self.journal.trim(lsn + 1)?;
+        Ok(())
+    }
+
+    /// Cuts that failed in the middle are still to be repeated after a crash, when the records of their
+    /// beginnings are gone.
+    fn retell_unfinished(&self, share: &mut Share) -> store::Result<()> {
+        for Redo { cut, staged } in self.unfinished.lock().all() {
+            self.commit(share, Record::Redo { cut: Box::new(cut), staged })?;
+        }
         Ok(())
     }
 }

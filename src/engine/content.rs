@@ -33,6 +33,8 @@ struct Before {
     settled: Vec<Range<u64>>,
     missing: Vec<Range<u64>>,
     fresh: bool,
+    /// The peer knows the file.
+    told: bool,
     /// The peer has exactly this: the change must be known after power loss.
     clean: bool,
 }
@@ -48,6 +50,7 @@ impl Before {
             settled: settled.iter().collect(),
             missing,
             fresh: file.body_is_fresh(),
+            told: !file.is_untold(),
             clean: file.body_tag == 0 && !file.is_untold(),
         }
     }
@@ -197,7 +200,7 @@ impl Host {
             if !changed.is_empty() || size != before.size {
                 lsn = Some(self.commit(&mut share, Record::Wrote { file, chunks: changed, size })?);
             } else if !before.fresh && lsn.is_none() {
-                lsn = Some(self.commit(&mut share, Record::Touched { file })?);
+                lsn = Some(self.commit(&mut share, Record::Touched { file, attrs: false })?);
             }
         }
         self.changed(node, before.fresh);
@@ -229,13 +232,14 @@ impl Host {
                     let lsn = if before.size != size {
                         self.commit(&mut share, Record::Resized { file: node.id, size })?
                     } else {
-                        self.commit(&mut share, Record::Touched { file: node.id })?
+                        self.commit(&mut share, Record::Touched { file: node.id, attrs: false })?
                     };
                     Some((before, lsn))
                 }
                 None => None,
             }
         };
+        let cuts_off = before.as_ref().is_some_and(|(before, _)| before.told && size < before.size);
         if let Some((before, lsn)) = before {
             self.changed(node, before.fresh);
             if before.clean {
@@ -248,6 +252,11 @@ impl Host {
         if let Err(e) = file.set_len(size) {
             self.resettle(node, file)?;
             return Err(e.into());
+        }
+        if cuts_off {
+            // What was cut off must not come back with the power, beneath what is written after this: whether it is
+            // old or new, nobody could tell. Of a file that only this host has it is all the same.
+            self.backing.sync_file(file)?;
         }
         Ok(())
     }
@@ -367,8 +376,8 @@ impl Host {
             let mut share = self.share.lock();
             let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
             let before = Before::look(f, &(0..0));
-            if !before.fresh {
-                let record = self.commit(&mut share, Record::Touched { file: node.id })?;
+            if !before.fresh || f.attrs_tag <= f.body_cut {
+                let record = self.commit(&mut share, Record::Touched { file: node.id, attrs: true })?;
                 lsn = before.clean.then_some(record);
             }
             before.fresh

@@ -236,10 +236,10 @@ impl Host {
                 && (f.body_is_fresh()
                     || (!announced && (f.body_tag != 0 || everything))
                     || (place && !f.dirty.is_empty()));
-            let stamp = bodies.get(&node.id).map_or(f.stamp, |b| f.next_stamp(b.1.mtime));
             if f.is_fresh() {
-                let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
-                marks.push(CutMark { file: node.id, place, body, stamp });
+                let mtime = bodies.get(&node.id).map_or(f.stamp, |b| b.1.mtime);
+                let (place, body, stamp) = (f.place_is_fresh(), f.body_is_fresh(), f.next_stamp(mtime));
+                marks.push(CutMark { file: node.id, place, body, stamp, mtime });
             }
             // What a first announcement in this session carries: all the peer may lack.
             let news: ChunkSet = match (announced, f.is_thanked()) {

@@ -9,7 +9,7 @@
 use super::host::Host;
 use super::pieces::digest;
 use super::queues::{self, Filling, Inbound, Trigger, Turn};
-use super::wants::{Request, State, Target, groups};
+use super::wants::{Request, State, Target};
 use super::worker::Worker;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
@@ -116,7 +116,7 @@ impl Host {
                 wanted.subtract(stalled);
             }
             for range in wanted.iter() {
-                for part in groups(range) {
+                for part in chunk::groups(range) {
                     messages.push(state.ask(Target::Missing, file, f.body.clone(), part, true));
                 }
             }
@@ -226,15 +226,14 @@ impl Host {
         for piece in pieces {
             for range in missing.within(&piece.chunks()) {
                 let bytes = chunk::bytes(&range, size);
-                let from = (bytes.start - piece.first * CHUNK) as usize;
-                let Some(content) = piece.bytes.get(from..from + (bytes.end - bytes.start) as usize) else {
-                    continue;
-                };
+                // The end of a file that has grown since it was asked for: behind that are zeros, here as there.
+                let end = piece.first * CHUNK + piece.bytes.len() as u64;
+                let come = bytes.start..bytes.end.min(end);
                 // Bytes written here since are newer than the chunk they lie in.
                 let scraps = if planted(Bug::FillOverWrites) { &ChunkSet::new() } else { &scraps };
-                for gap in scraps.gaps(&bytes) {
-                    let part = &content[(gap.start - bytes.start) as usize..(gap.end - bytes.start) as usize];
-                    file.write_all_at(part, gap.start)?;
+                for gap in scraps.gaps(&come) {
+                    let at = |byte: u64| (byte - piece.first * CHUNK) as usize;
+                    file.write_all_at(&piece.bytes[at(gap.start)..at(gap.end)], gap.start)?;
                 }
                 present.insert(range);
             }

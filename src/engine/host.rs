@@ -6,6 +6,7 @@ use super::flights::Outbound;
 use super::frozen::Budget;
 use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
+use super::pending::Unfinished;
 use super::queues::{Inbox, InboxEar, Server, Trigger};
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
@@ -80,10 +81,10 @@ pub struct Host {
     /// Files that may be mapped for writing: their pages are written back each second.
     pub(super) mapped: Mutex<BTreeSet<FileId>>,
 
-    /// Names under which an apply has put something that is not in the journal yet: not for anybody to adopt.
-    pub(super) half_done: Mutex<BTreeSet<Name>>,
     /// Files that were unlinked here, in staging until the journal that says so is durable.
     pub(super) buried: Mutex<Vec<String>>,
+    /// Cuts of the peer that failed in the middle.
+    pub(super) unfinished: Mutex<Unfinished>,
     /// Files of the peer that lost against what stands under their names here.
     pub(super) refused: Mutex<BTreeMap<FileId, Name>>,
 

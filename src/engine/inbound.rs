@@ -7,7 +7,7 @@
 
 use super::host::Host;
 use super::node::Held;
-use super::pending::{LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, Staged, still_missing};
+use super::pending::{LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, Redo, Staged, still_missing};
 use super::pieces::{self, digest};
 use super::queues::{self, Inbound, InboxEar, Turn};
 use super::wants::Need;
@@ -74,6 +74,7 @@ impl Worker for Applier {
                     }
                 }
                 Inbound::Again => {}
+                Inbound::Retry => self.queue.failing = false,
                 Inbound::Down => self.queue.keep(),
                 Inbound::Stop => return Turn::Over,
             }
@@ -157,7 +158,7 @@ impl Host {
 
     /// Applies every cut that is ready, in order.
     fn advance(self: &Arc<Self>, queue: &mut Queue) {
-        loop {
+        while !queue.failing {
             let mut blocked: BTreeSet<FileId> = BTreeSet::new();
             let mut waiting: BTreeSet<Seq> = BTreeSet::new();
             let mut ready: Vec<Seq> = Vec::new();
@@ -170,7 +171,8 @@ impl Host {
                     waiting.insert(seq);
                 } else {
                     ready.push(seq);
-                    if ready.len() == BATCH {
+                    // What failed before is tried alone.
+                    if ready.len() == BATCH || pending.journaled {
                         break;
                     }
                 }
@@ -184,10 +186,24 @@ impl Host {
             }
             if let Err(error) = self.apply_batch(queue, &ready) {
                 tracing::error!("changes of the peer wait: {error}");
+                if self.gives_way(queue, &error) {
+                    continue;
+                }
+                queue.failing = true;
                 self.try_again_later();
-                return;
             }
         }
+    }
+
+    /// What finds no room a second time lets others by, which may make some: it is asked for anew, and comes after
+    /// them.
+    fn gives_way(&self, queue: &mut Queue, error: &store::Error) -> bool {
+        let full = matches!(error.errno(), libc::ENOSPC | libc::EDQUOT);
+        let Some((&seq, _)) = queue.pending.iter().find(|(_, p)| full && p.failures > 1) else {
+            return false;
+        };
+        queue.pending.remove(&seq).into_iter().for_each(|pending| self.drop_pending(pending));
+        true
     }
 
     /// Nobody tells when a disk has room again.
@@ -195,7 +211,7 @@ impl Host {
         let host = self.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(RETRY).await;
-            host.inbox.send(Inbound::Again);
+            host.inbox.send(Inbound::Retry);
         });
     }
 
@@ -243,12 +259,25 @@ impl Host {
         false
     }
 
-    /// Journals the redo records of `ready`, makes them durable at once, applies and thanks.
+    /// Applies the cuts of `ready`. What fails in the middle keeps its redo record, and is tried again.
     fn apply_batch(self: &Arc<Self>, queue: &mut Queue, ready: &[Seq]) -> store::Result<()> {
         // No checkpoint falls between a redo record and what it led to.
         let _gate = self.applying.read();
+        let result = self.try_batch(queue, ready);
+        for seq in ready {
+            let Some(pending) = queue.pending.get_mut(seq).filter(|p| p.journaled) else { continue };
+            match result {
+                Ok(()) => pending.journaled = false,
+                Err(_) => self.unfinished.lock().failed(pending.redo()),
+            }
+        }
+        result
+    }
+
+    /// Journals the redo records of `ready`, makes them durable at once, applies and thanks.
+    fn try_batch(self: &Arc<Self>, queue: &mut Queue, ready: &[Seq]) -> store::Result<()> {
         let mut batch = Vec::new();
-        let mut staged = false;
+        let mut any_staged = false;
         for seq in ready {
             let pending = queue.pending.get_mut(seq).expect("it was just found ready");
             for (file, content) in &mut pending.content {
@@ -260,16 +289,16 @@ impl Host {
                     content.name = name;
                 }
                 self.backing.sync_file(&content.file)?;
-                staged = true;
+                any_staged = true;
             }
-            let have = pending.content.iter().map(|(file, c)| (*file, c.have.clone())).collect();
-            let redo = Record::Redo { cut: Box::new(pending.cut.clone()), staged: have };
-            if !planted(Bug::SkipRedo) {
-                self.commit(&mut self.share.lock(), redo)?;
+            if !planted(Bug::SkipRedo) && !pending.journaled {
+                let Redo { cut, staged } = pending.redo();
+                self.commit(&mut self.share.lock(), Record::Redo { cut: Box::new(cut), staged })?;
+                pending.journaled = true;
             }
             batch.push(*seq);
         }
-        if staged {
+        if any_staged {
             self.backing.sync_names()?;
         }
         self.journal.sync(self.journal.end())?;
@@ -281,9 +310,13 @@ impl Host {
                     acks.extend(more);
                     applied.push(pending);
                 }
-                // What it met has changed since it was judged: once more from the start.
-                Ok(Outcome::NotReady) => drop(queue.pending.insert(seq, pending)),
+                // What it met has changed since it was judged: once more from the start, and all that came after it.
+                Ok(Outcome::NotReady) => {
+                    queue.pending.insert(seq, pending);
+                    break;
+                }
                 Err(error) => {
+                    pending.failures += 1;
                     queue.pending.insert(seq, pending);
                     failed = Some(error);
                     break;

@@ -64,8 +64,8 @@ impl Host {
             handles: RwLock::default(),
             unsure: Mutex::default(),
             mapped: Mutex::default(),
-            half_done: Mutex::default(),
             buried: Mutex::default(),
+            unfinished: Mutex::default(),
             refused: Mutex::default(),
             next_handle: AtomicU64::new(1),
             budget: Budget::default(),
@@ -83,7 +83,7 @@ impl Host {
             key: Mutex::default(),
         });
         if !planted(Bug::ForgetRedo) {
-            host.redo(recovered.redo, &recovered.half_done)?;
+            host.redo(recovered.redo, &recovered.half_done, &recovered.midway)?;
         }
         // What lies in staging is the proof of records that are not durable yet.
         host.journal.sync(host.journal.end())?;

@@ -8,7 +8,7 @@ use super::attrs::attr_of;
 use super::host::Host;
 use super::node::{Data, Handle, Held};
 use super::queues::Trigger;
-use super::relocate::grave;
+use super::relocate::{Heir, grave};
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
 use crate::model::ids::FileId;
@@ -58,9 +58,6 @@ impl Host {
             return Err(Error::NotFound);
         }
         let _names = self.names.write();
-        if self.half_done.lock().contains(name) {
-            return Err(Error::NotFound);
-        }
         let Ok(stat) = self.backing.stat(At::Name(name)) else { return Err(Error::NotFound) };
         let mut share = self.share.lock();
         if share.named(name).is_some() {
@@ -193,7 +190,7 @@ impl Host {
         data.orphan = Some(missing);
         match partial {
             true => self.unlink_if_there(At::Partial(id))?,
-            false if told && self.bury(&name, id) => {}
+            false if told && self.bury(&name, id, None) => {}
             false => self.unlink_if_there(At::Name(&name))?,
         }
         drop(data);
@@ -203,9 +200,10 @@ impl Host {
         Ok(())
     }
 
-    /// Puts a file that was unlinked where recovery finds it, until the record of that is durable.
-    fn bury(&self, name: &Name, id: FileId) -> bool {
-        let grave = grave(id);
+    /// Puts a file that was unlinked, or makes room for another, where recovery finds it, until the record of that is
+    /// durable.
+    fn bury(&self, name: &Name, id: FileId, heir: Option<Heir>) -> bool {
+        let grave = grave(id, heir);
         let buried = self.backing.rename(At::Name(name), At::Staging(&grave), RenameFlags::empty()).is_ok();
         if buried {
             self.buried.lock().push(grave);
@@ -246,6 +244,8 @@ impl Host {
         let mut share = self.share.lock();
         let lies = |id: FileId| share.file(id).is_some_and(|f| f.partial);
         let (a_partial, b_partial) = (lies(a), b.is_some_and(lies));
+        let told = |id: FileId| share.file(id).is_some_and(|f| !f.is_untold());
+        let replaced = b.filter(|b| !exchange && !b_partial && told(*b));
         let mut moves = vec![(a, Some(to.clone()))];
         if let Some(b) = b {
             moves.push((b, exchange.then(|| from.clone())));
@@ -256,6 +256,9 @@ impl Host {
         self.commit(&mut share, Record::Moved { moves })?;
         drop(share);
         let (old, new) = (At::Name(&from), At::Name(&to));
+        if let Some(b) = replaced {
+            self.bury(&to, b, Some(Heir::new(a, &from)));
+        }
         match (a_partial, b.map(|_| b_partial)) {
             (false, Some(false)) if exchange => self.backing.rename(old, new, RenameFlags::EXCHANGE)?,
             (false, Some(true)) if exchange => self.backing.rename(old, new, RenameFlags::NOREPLACE)?,

@@ -3,16 +3,18 @@
 //! Invariants: a cut is in the queue once, under its number; staged content stays with the cut it came
 //! for, and after the session with the version of the file it belongs to.
 
+use super::pieces;
 use super::wants::Need;
 use crate::model::chunk::{self, ChunkSet};
-use crate::model::cut::{Cut, FileCut};
+use crate::model::cut::{BodyCut, Cut, FileCut};
 use crate::model::file;
 use crate::model::ids::{FileId, Seq};
 use crate::model::judge::BodyVerdict;
 use crate::model::message::Ack;
 use crate::model::version::Version;
-use crate::store::Content;
-use std::collections::BTreeMap;
+use crate::store::{self, Content};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -28,6 +30,12 @@ pub(super) struct Pending {
     pub same: BTreeMap<FileId, ChunkSet>,
     pub since: Instant,
     pub watched: bool,
+    /// It was found in the journal after a crash.
+    pub again: bool,
+    /// Its redo record is in the journal, or it is among the unfinished.
+    pub journaled: bool,
+    /// How often it could not be applied.
+    pub failures: u32,
     /// What it waits for will not come.
     pub hopeless: bool,
 }
@@ -46,6 +54,8 @@ pub(super) enum Readiness {
 /// All cuts of the peer that are not applied yet.
 #[derive(Default)]
 pub(super) struct Queue {
+    /// The disk has refused something: until it is worth another try nothing is applied.
+    pub failing: bool,
     pub pending: BTreeMap<Seq, Pending>,
     /// Staged content of an earlier session, for the same version of the same file.
     kept: BTreeMap<(FileId, Version), Staged>,
@@ -60,11 +70,17 @@ pub(super) struct Staged {
     pub have: ChunkSet,
 }
 
-/// A cut found in the journal after a crash, with what lies in staging for it.
+/// A cut that is in the journal and was not wholly applied, with what lies in staging for it.
+#[derive(Clone)]
 pub(super) struct Redo {
     pub cut: Cut,
     pub staged: Vec<(FileId, ChunkSet)>,
 }
+
+/// Cuts that failed in the middle. They outlive checkpoints, for they may show by half: until they are applied, or
+/// later ones for all their files are.
+#[derive(Default)]
+pub(super) struct Unfinished(Vec<Redo>);
 
 /// What became of an attempt to apply a cut.
 pub(super) enum Outcome {
@@ -88,6 +104,9 @@ impl Queue {
             same: BTreeMap::new(),
             since: Instant::now(),
             watched: false,
+            again: false,
+            journaled: false,
+            failures: 0,
             hopeless: false,
         };
         self.pending.insert(pending.cut.seq, pending);
@@ -106,7 +125,43 @@ impl Queue {
     }
 }
 
+impl Redo {
+    /// `later` was applied: what this one has to say of its files is of no matter any more.
+    pub fn pass_over(&mut self, later: &Cut) {
+        let files: BTreeSet<FileId> = later.files.iter().map(|f| f.file).collect();
+        self.cut.files.retain(|f| !files.contains(&f.file));
+        self.staged.retain(|s| !files.contains(&s.0));
+    }
+}
+
+impl Unfinished {
+    pub fn failed(&mut self, redo: Redo) {
+        let key = |cut: &Cut| (cut.writer, cut.seq);
+        self.0.retain(|other| key(&other.cut) != key(&redo.cut));
+        self.0.push(redo);
+    }
+
+    pub fn applied(&mut self, cut: &Cut) {
+        self.0.iter_mut().for_each(|redo| redo.pass_over(cut));
+        self.0.retain(|redo| !redo.cut.files.is_empty());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn all(&self) -> Vec<Redo> {
+        self.0.clone()
+    }
+}
+
 impl Pending {
+    /// What the journal says of it before it is applied.
+    pub(super) fn redo(&self) -> Redo {
+        let staged = self.content.iter().map(|(file, c)| (*file, c.have.clone())).collect();
+        Redo { cut: self.cut.clone(), staged }
+    }
+
     /// A cut found in the journal after a crash.
     pub(super) fn again(cut: Cut, content: BTreeMap<FileId, Staged>) -> Pending {
         Pending {
@@ -116,8 +171,27 @@ impl Pending {
             same: BTreeMap::new(),
             since: Instant::now() - LOCK_PATIENCE,
             watched: true,
+            again: true,
+            journaled: true,
+            failures: 0,
             hopeless: false,
         }
+    }
+
+    /// Whether `file`, which is to become as `body` says, has that content already.
+    pub(super) fn brings_the_same(
+        &self,
+        id: FileId,
+        body: &BodyCut,
+        changed: &ChunkSet,
+        file: &Content,
+    ) -> store::Result<bool> {
+        let same = || -> io::Result<bool> {
+            let size = file.len()?;
+            let staged = self.content.get(&id).map(|c| (&c.file, &c.have));
+            Ok(size == body.attrs.size && pieces::is_there(file, changed, size, &body.pieces, staged)?)
+        };
+        same().map_err(store::Error::io(format!("comparing the two versions of {id}")))
     }
 
     /// The chunks that a verdict takes and that have not come yet.

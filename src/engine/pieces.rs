@@ -9,6 +9,7 @@ use crate::model::limits::{CHUNK, GROUP};
 use crate::store::{self, Content};
 use sha2::{Digest, Sha256};
 use std::io;
+use std::ops::Range;
 
 /// The bytes of `chunks`, in pieces of at most a chunk group.
 pub(super) fn read_pieces(file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
@@ -40,6 +41,63 @@ pub(super) fn staging_name(cut: Seq, file: FileId) -> String {
     format!("cut-{cut}-{file}")
 }
 
+/// The staging file's name for our version `number` of `file`, kept when `cut` writes over it.
+pub(super) fn kept_name(cut: Seq, file: FileId, number: Seq) -> String {
+    format!("kept-{file}+{cut:016x}-{number:016x}")
+}
+
+/// Whose version lies under that name in staging.
+pub(super) fn kept_of(staging: &str) -> Option<FileId> {
+    staging.strip_prefix("kept-")?.split_once('+')?.0.parse().ok()
+}
+
+/// What `pieces` hold of `chunks` of a file of `size` bytes, each range with its bytes.
+fn parts<'a>(
+    chunks: &'a ChunkSet,
+    size: u64,
+    pieces: &'a [Piece],
+) -> impl Iterator<Item = (Range<u64>, u64, &'a [u8])> {
+    let part = move |piece: &'a Piece, range: Range<u64>| {
+        let bytes = chunk::bytes(&range, size);
+        let from = (bytes.start - piece.first * CHUNK) as usize;
+        (range, bytes.start, &piece.bytes[from..from + (bytes.end - bytes.start) as usize])
+    };
+    pieces.iter().flat_map(move |piece| {
+        chunks.within(&piece.chunks()).into_iter().map(move |range| part(piece, range))
+    })
+}
+
+/// Whether what a cut brings of `chunks` of a file of `size` bytes lies there already: all of its pieces, and all that
+/// lies in staging for it.
+pub(super) fn is_there(
+    file: &Content,
+    chunks: &ChunkSet,
+    size: u64,
+    pieces: &[Piece],
+    staged: Option<(&Content, &ChunkSet)>,
+) -> io::Result<bool> {
+    let mut held = Vec::new();
+    for (_, at, bytes) in parts(chunks, size, pieces) {
+        held.resize(bytes.len(), 0);
+        if file.read_full_at(&mut held, at)? < bytes.len() || held != bytes {
+            return Ok(false);
+        }
+    }
+    let Some((staged, have)) = staged else { return Ok(true) };
+    let mut coming = Vec::new();
+    for range in chunks.iter().flat_map(|r| have.within(&r)).flat_map(chunk::groups) {
+        let bytes = chunk::bytes(&range, size);
+        let len = (bytes.end - bytes.start) as usize;
+        held.resize(len, 0);
+        coming.resize(len, 0);
+        staged.read_exact_at(&mut coming, bytes.start)?;
+        if file.read_full_at(&mut held, bytes.start)? < len || held != coming {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes what a cut brings of `chunks` into a file of `size` bytes: its pieces, and what lies in staging for
 /// it. Returns the chunks that were written.
 pub(super) fn put(
@@ -50,14 +108,9 @@ pub(super) fn put(
     staged: Option<(&Content, &ChunkSet)>,
 ) -> io::Result<ChunkSet> {
     let mut written = ChunkSet::new();
-    for piece in pieces {
-        for range in chunks.within(&piece.chunks()) {
-            let bytes = chunk::bytes(&range, size);
-            let from = (bytes.start - piece.first * CHUNK) as usize;
-            let part = &piece.bytes[from..from + (bytes.end - bytes.start) as usize];
-            file.write_all_at(part, bytes.start)?;
-            written.insert(range);
-        }
+    for (range, at, bytes) in parts(chunks, size, pieces) {
+        file.write_all_at(bytes, at)?;
+        written.insert(range);
     }
     if let Some((staged, have)) = staged {
         for range in chunks.iter().flat_map(|r| have.within(&r)) {

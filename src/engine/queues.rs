@@ -79,6 +79,8 @@ pub(super) enum Inbound {
     Unlocked(Seq),
     /// Something that a cut may have waited for has happened.
     Again,
+    /// What failed is worth another try.
+    Retry,
     /// The session is over.
     Down,
     Stop,

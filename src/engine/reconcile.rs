@@ -9,13 +9,16 @@ use super::pending::Redo;
 use super::pieces;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
-use crate::model::file::File;
+use crate::model::cut::BodyCut;
+use crate::model::file::{File, Shaky};
 use crate::model::ids::FileId;
+use crate::model::judge::conflict_name;
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Journal, Stamp};
+use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the last daemon ended.
@@ -37,12 +40,22 @@ pub(super) struct Reconciler<'a> {
     pub end: End,
     /// Files that the journal speaks of since the last checkpoint.
     pub explained: BTreeSet<FileId>,
-    /// Files that power loss may have left otherwise than the journal says.
+    /// Files that power loss may have left otherwise than the journal says, ...
     pub suspects: BTreeSet<FileId>,
+    /// ... what the peer had of them, ...
+    pub shaky: BTreeMap<FileId, Shaky>,
+    /// ... and those of them that were made shorter, to how many bytes.
+    pub shrunk: BTreeMap<FileId, u64>,
+    /// Inodes of files that the journal has forgotten.
+    pub gone: BTreeMap<u64, FileId>,
     /// Names that files had at the checkpoint or since, and gave up.
     pub former: BTreeMap<FileId, BTreeSet<Name>>,
     /// Files whose state a cut of the peer decides: one that is applied again, or was written again.
     pub redone: BTreeSet<FileId>,
+    /// Files that a cut was changing when the daemon died.
+    pub midway: BTreeSet<FileId>,
+    /// Cuts that are applied again.
+    pub redo: &'a [Redo],
 }
 
 impl Reconciler<'_> {
@@ -97,16 +110,40 @@ impl Reconciler<'_> {
         Ok(())
     }
 
+    /// Puts our own versions back that were kept before cuts of the peer wrote over them, where power loss may have torn
+    /// what they wrote: these cuts come anew, and find the files as they were.
+    pub fn restore_kept(&mut self) -> Result<(), Error> {
+        let mut kept: BTreeMap<FileId, String> = BTreeMap::new();
+        let mut names: Vec<String> = self.backing.list_staging()?.into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        // The last one of a file is the latest.
+        kept.extend(names.into_iter().filter_map(|name| Some((pieces::kept_of(&name)?, name))));
+        for (id, staging) in kept {
+            let torn = self.end == End::Lost && self.redone.contains(&id) && self.suspects.contains(&id);
+            let Some(file) = self.share.file(id).filter(|f| torn && !f.partial) else { continue };
+            let Some(name) = file.name.clone() else { continue };
+            self.backing.rename(At::Staging(&staging), At::Name(&name), RenameFlags::empty())?;
+            let disk = self.backing.stat(At::Name(&name)).map_or(0, |stat| stat.ino);
+            self.commit(Record::Lies { file: id, disk })?;
+        }
+        Ok(())
+    }
+
     /// Brings directory and share into line. Returns how many entries of the directory are not ours.
-    pub fn line_up(&mut self, half_done: &BTreeSet<Name>) -> Result<usize, Error> {
+    pub fn line_up(&mut self) -> Result<usize, Error> {
         let listing = self.backing.list()?;
         let disk: BTreeMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
         let partial: BTreeSet<FileId> = self.backing.list_partial()?.into_iter().collect();
         let files: BTreeMap<FileId, File> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
         for (id, file) in files {
             let Some(name) = &file.name else { continue };
+            let redone = self.redone.contains(&id) && !self.suspects.contains(&id);
             match disk.get(name) {
-                _ if self.redone.contains(&id) && !self.suspects.contains(&id) => {}
+                Some(stamp) if redone && self.is_edited(id, &file, name, stamp) => {
+                    self.redone.remove(&id);
+                    self.take_over(id, *stamp)?;
+                }
+                _ if redone => {}
                 Some(stamp) if !file.partial && self.is_uncertain(id, &file, stamp) => {
                     self.doubt(id, &file, *stamp)?
                 }
@@ -115,7 +152,9 @@ impl Reconciler<'_> {
                     self.commit(Record::Moved { moves: vec![(id, None)] })?
                 }
                 None if !file.partial => self.bring_back(id, &file)?,
-                Some(_) if partial.contains(&id) && !file.is_whole() => self.stranger(id, name, &disk)?,
+                Some(stamp) if partial.contains(&id) && !file.is_whole() => {
+                    self.contested(id, name, stamp.mtime)?;
+                }
                 _ if partial.contains(&id) => self.check_partial(id, &file)?,
                 _ => self.bring_back(id, &file)?,
             }
@@ -126,16 +165,42 @@ impl Reconciler<'_> {
             }
         }
         for (name, stamp) in &listing.files {
-            if half_done.contains(name) {
-                continue;
-            }
-            if self.share.named(name).is_none() {
+            if self.share.named(name).is_none() && !self.is_of_a_cut(name, stamp.size, stamp.mtime) {
                 let file = self.share.next_file();
                 let name = name.clone();
                 self.commit(Record::Created { file, name, size: stamp.size, disk: stamp.ino })?;
             }
         }
         Ok(listing.left_alone)
+    }
+
+    /// Whether what lies under `name`, of this size and mtime, came with a cut whose apply was cut short.
+    pub fn is_of_a_cut(&self, name: &Name, size: u64, mtime: i64) -> bool {
+        let files = self.redo.iter().flat_map(|redo| &redo.cut.files);
+        let mut named = files.filter(|f| f.place.as_ref().and_then(|p| p.name.as_ref()) == Some(name));
+        // After power loss it need not be as it was.
+        let is =
+            |body: &BodyCut| self.end == End::Lost || (body.attrs.size, body.attrs.mtime) == (size, mtime);
+        named.any(|f| f.body.as_ref().is_some_and(is))
+    }
+
+    /// Whether somebody has edited a file by hand since the daemon was killed that was about to apply a cut to it, or
+    /// had just done so.
+    fn is_edited(&self, id: FileId, file: &File, name: &Name, stamp: &Stamp) -> bool {
+        let done = |body: &BodyCut| (body.attrs.size, body.attrs.mtime) == (stamp.size, stamp.mtime);
+        let files = self.redo.iter().flat_map(|redo| &redo.cut.files).filter(|f| f.file == id);
+        let applied = files.filter_map(|f| f.body.as_ref()).any(done);
+        // Another file of the cut may stand there already.
+        let applied = applied || self.is_of_a_cut(name, stamp.size, stamp.mtime);
+        let other = file.disk != stamp.ino || file.is_edited_unseen(stamp.size, stamp.mtime);
+        self.end == End::Killed && !file.partial && !self.midway.contains(&id) && !applied && other
+    }
+
+    /// What lies here is an edit, every byte of it.
+    fn take_over(&mut self, id: FileId, stamp: Stamp) -> store::Result<()> {
+        let chunks = ChunkSet::of(0..chunk::count(stamp.size));
+        self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
+        self.commit(Record::Lies { file: id, disk: stamp.ino })
     }
 
     /// Whether power loss may have left something else in a file than the model says.
@@ -148,11 +213,22 @@ impl Reconciler<'_> {
     /// know the file.
     fn doubt(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
         if file.is_untold() {
-            let chunks = ChunkSet::of(0..chunk::count(stamp.size));
-            self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
-            return self.commit(Record::Lies { file: id, disk: stamp.ino });
+            return self.take_over(id, stamp);
         }
-        self.commit(Record::Unsettled { file: id, size: stamp.size, disk: stamp.ino })
+        let size = match self.shrunk.get(&id) {
+            // A cut was about to be applied, and nobody here had changed it.
+            _ if self.redone.contains(&id) && !file.is_edited() => file.size,
+            // The journal knows that it was made shorter, the disk does not yet.
+            Some(shorter) if stamp.size > file.size => *shorter,
+            _ => stamp.size,
+        };
+        if size != stamp.size
+            && let Some(at) = location(id, file)
+        {
+            self.set_size(at, size)?;
+        }
+        let shaky = self.shaky.get(&id).cloned().unwrap_or_default();
+        self.commit(Record::Unsettled { file: id, size, disk: stamp.ino, shaky })
     }
 
     /// A file lies where it should: has anybody changed it meanwhile?
@@ -161,10 +237,10 @@ impl Reconciler<'_> {
         if same && file.size == stamp.size {
             return Ok(());
         }
-        // Ended in mid-work: what we wrote ourselves is in the journal, and the dead mount kept others
-        // away. Only the size may lag behind a record.
-        let known = !file.is_thanked() || self.explained.contains(&id);
-        let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known;
+        // Ended in mid-work: what we wrote ourselves is in the journal. Only the size may lag behind a record.
+        let known = !file.is_thanked() || self.explained.contains(&id) || file.recorded.is_none();
+        let edited = self.end == End::Killed && file.is_edited_unseen(stamp.size, stamp.mtime);
+        let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known && !edited;
         if ours {
             if file.size != stamp.size && self.end == End::Lost {
                 return self.doubt(id, file, stamp);
@@ -174,25 +250,24 @@ impl Reconciler<'_> {
             }
             return Ok(());
         }
-        let chunks = ChunkSet::of(0..chunk::count(stamp.size));
-        self.commit(Record::Wrote { file: id, chunks, size: stamp.size })?;
-        self.commit(Record::Lies { file: id, disk: stamp.ino })
+        self.take_over(id, stamp)
     }
 
     fn check_partial(&mut self, id: FileId, file: &File) -> store::Result<()> {
         let Ok(stat) = self.backing.stat(At::Partial(id)) else { return Ok(()) };
         if stat.size != file.size {
-            self.set_partial_size(id, file.size)?;
+            self.set_size(At::Partial(id), file.size)?;
         }
         if self.end == End::Lost && self.suspects.contains(&id) {
-            return self.commit(Record::Unsettled { file: id, size: file.size, disk: stat.ino });
+            let shaky = self.shaky.get(&id).cloned().unwrap_or_default();
+            return self.commit(Record::Unsettled { file: id, size: file.size, disk: stat.ino, shaky });
         }
         Ok(())
     }
 
-    fn set_partial_size(&mut self, id: FileId, size: u64) -> store::Result<()> {
-        let wrap = |source| store::Error::Io { what: format!("sizing the partial content of {id}"), source };
-        self.backing.open_file(At::Partial(id), true)?.set_len(size).map_err(wrap)
+    fn set_size(&mut self, at: At, size: u64) -> store::Result<()> {
+        let wrap = |source| store::Error::Io { what: format!("sizing {at}"), source };
+        self.backing.open_file(at, true)?.set_len(size).map_err(wrap)
     }
 
     /// The content of a file is not there: the file stays, and its content comes from the peer. Where
@@ -206,20 +281,19 @@ impl Reconciler<'_> {
             Err(e) if e.errno() == libc::EEXIST => {}
             Err(e) => return Err(e),
         }
-        self.set_partial_size(id, file.size)?;
+        self.set_size(At::Partial(id), file.size)?;
         self.commit(Record::Absent { file: id })?;
         let disk = self.backing.stat(At::Partial(id)).map_or(0, |s| s.ino);
-        self.commit(Record::Unsettled { file: id, size: file.size, disk })
+        self.commit(Record::Unsettled { file: id, size: file.size, disk, shaky: Shaky::default() })
     }
 
-    /// A raw file whose name belongs to a file only partly held: somebody made it while we were away.
-    /// It is a new file, and the name is contested.
-    fn stranger(&mut self, id: FileId, name: &Name, disk: &BTreeMap<&Name, Stamp>) -> store::Result<()> {
-        let stamp = disk[name].mtime;
-        let replica = self.share.header().replica;
-        let taken = |n: &Name| self.share.named(n).is_some() || disk.contains_key(n);
-        let aside = crate::model::judge::conflict_name(name, stamp, replica, taken);
-        tracing::warn!("{name} was made while the share was not mounted; the share's own is now {aside}");
-        self.commit(Record::Moved { moves: vec![(id, Some(aside))] })
+    /// A raw file, last modified at `mtime`, has the name of a file that does not lie there: somebody made it while
+    /// we were away. It is a new file, and the name is contested; returns the one that the file of the share takes.
+    pub fn contested(&mut self, id: FileId, name: &Name, mtime: i64) -> store::Result<Name> {
+        let taken = |n: &Name| self.share.named(n).is_some() || self.backing.stat(At::Name(n)).is_ok();
+        let other = conflict_name(name, mtime, self.share.header().replica, taken);
+        tracing::warn!("{name} was made while the share was not mounted; the share's own is now {other}");
+        self.commit(Record::Moved { moves: vec![(id, Some(other.clone()))] })?;
+        Ok(other)
     }
 }

@@ -17,11 +17,42 @@ use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::store::{At, Stamp};
 use rustix::fs::RenameFlags;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Where, in staging, a file that was unlinked here lies until its record is durable.
-pub(super) fn grave(file: FileId) -> String {
-    format!("gone-{file}")
+/// Who replaces a file, and where that one comes from: the hash of its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heir {
+    file: FileId,
+    from: u64,
+}
+
+impl Heir {
+    pub fn new(file: FileId, from: &Name) -> Heir {
+        Heir { file, from: xxh3_64(from.as_bytes()) }
+    }
+}
+
+/// Where, in staging, a file that was unlinked here lies until its record is durable; with an heir it is being replaced.
+pub(super) fn grave(file: FileId, heir: Option<Heir>) -> String {
+    match heir {
+        Some(heir) => format!("gone-{file}+{}+{:016x}", heir.file, heir.from),
+        None => format!("gone-{file}"),
+    }
+}
+
+/// Whose grave it is, and who replaces that file.
+fn buried(staging: &str) -> Option<(FileId, Option<Heir>)> {
+    let mut parts = staging.strip_prefix("gone-")?.split('+');
+    let file = parts.next()?.parse().ok()?;
+    let Some(heir) = parts.next() else { return Some((file, None)) };
+    let from = u64::from_str_radix(parts.next()?, 16).ok()?;
+    Some((file, Some(Heir { file: heir.parse().ok()?, from })))
+}
+
+/// Where, in staging, a file lies while a cut of the peer changes it.
+pub(super) fn changing(file: FileId) -> String {
+    format!("changing-{file}")
 }
 
 type Moves = Vec<(FileId, Option<Name>)>;
@@ -30,8 +61,9 @@ impl Reconciler<'_> {
     pub fn find_names(&mut self) -> Result<(), Error> {
         if matches!(self.end, End::Killed | End::Lost) && !planted(Bug::LeaveNames) {
             let listing = self.backing.list()?.files;
+            let staging = self.backing.list_staging()?;
             if self.end == End::Lost {
-                let moves = self.moves_of_the_disk(&listing);
+                let moves = self.moves_of_the_disk(&listing, &staging);
                 self.explained.extend(moves.iter().map(|m| m.0));
                 if !moves.is_empty() {
                     self.commit(Record::Moved { moves })?;
@@ -43,23 +75,44 @@ impl Reconciler<'_> {
     }
 
     /// Moves that reached the disk before their records did.
-    fn moves_of_the_disk(&self, listing: &[(Name, Stamp)]) -> Moves {
+    fn moves_of_the_disk(&self, listing: &[(Name, Stamp)], staging: &[(String, u64)]) -> Moves {
         let inodes: BTreeMap<u64, &Name> = listing.iter().map(|(name, stamp)| (stamp.ino, name)).collect();
         let lies = |id: FileId| {
             let file = self.share.file(id)?;
             let known = file.name.is_some() && !file.partial && file.disk != 0 && !self.redone.contains(&id);
             inodes.get(&file.disk).copied().filter(|_| known)
         };
+        let named = |id: FileId| self.share.file(id).and_then(|f| f.name.as_ref());
         let gone = |id: FileId| lies(id).is_none() && !self.redone.contains(&id);
         let had = |id: FileId, name: &Name| {
-            self.share.file(id).and_then(|f| f.name.as_ref()) == Some(name)
-                || self.former.get(&id).is_some_and(|names| names.contains(name))
+            named(id) == Some(name) || self.former.get(&id).is_some_and(|names| names.contains(name))
         };
-        let mut moved: BTreeMap<FileId, &Name> = (self.share.files())
-            .filter_map(|(id, _)| Some((id, lies(id)?)))
-            .filter(|(id, name)| !had(*id, name))
-            .collect();
+        let graves: BTreeMap<FileId, Option<Heir>> = staging.iter().filter_map(|s| buried(&s.0)).collect();
+        // Where who replaced a file lies in its place, that is how it came there.
+        let replaced = |id: FileId, name: &Name| {
+            let by = |heir: &Option<Heir>| heir.is_some_and(|heir| heir.file == id);
+            graves.iter().any(|(old, heir)| by(heir) && named(*old) == Some(name))
+        };
+        // Where something stands in a file's place that no record speaks of, the file has left since.
+        let known: BTreeSet<u64> =
+            self.share.files().map(|(_, f)| f.disk).chain(self.gone.keys().copied()).collect();
+        let strange = |(name, stamp): &&(Name, Stamp)| {
+            !known.contains(&stamp.ino) && !self.is_of_a_cut(name, stamp.size, stamp.mtime)
+        };
+        let strangers: BTreeSet<&Name> = listing.iter().filter(strange).map(|(name, _)| name).collect();
+        let left = |id: FileId| named(id).is_some_and(|name| strangers.contains(name));
+        let has_moved = |(id, name): &(FileId, &Name)| {
+            !had(*id, name) || (named(*id) != Some(*name) && (replaced(*id, name) || left(*id)))
+        };
+        let mut moved: BTreeMap<FileId, &Name> =
+            self.share.files().filter_map(|(id, _)| Some((id, lies(id)?))).filter(has_moved).collect();
         // Who stood there has gone elsewhere, or is gone.
+        while let Some((id, at)) = moved.values().find_map(|name| {
+            let owner = self.share.named(name).filter(|owner| !moved.contains_key(owner))?;
+            Some((owner, lies(owner)?))
+        }) {
+            moved.insert(id, at);
+        }
         loop {
             let fits = |(_, name): &(&FileId, &&Name)| match self.share.named(name) {
                 Some(owner) => moved.contains_key(&owner) || gone(owner),
@@ -68,14 +121,25 @@ impl Reconciler<'_> {
             let Some(misfit) = moved.iter().find(|entry| !fits(entry)).map(|(id, _)| *id) else { break };
             moved.remove(&misfit);
         }
-        let replaced = moved.values().filter_map(|name| self.share.named(name));
-        let replaced = replaced.filter(|owner| !moved.contains_key(owner)).map(|owner| (owner, None));
-        let dead = (self.share.files().map(|(id, _)| id))
-            .filter(|id| self.share.file(*id).is_some_and(|f| f.name.is_some()) && gone(*id))
-            .filter(|id| self.backing.stat(At::Staging(&grave(*id))).is_ok())
-            .map(|id| (id, None));
-        let unlinked: BTreeMap<FileId, Option<Name>> = replaced.chain(dead).collect();
+        let alive = |id: &FileId| named(*id).is_some() && gone(*id);
+        // A file that makes room for its heir goes first: where that has not left its place, it did not go.
+        let came = |heir: Heir| lies(heir.file).is_none_or(|name| heir != Heir::new(heir.file, name));
+        // Whoever stands in its place has come by an exchange, if it only made room elsewhere after that.
+        let waits = |id: FileId| graves.get(&id).is_some_and(|heir| heir.is_some_and(|heir| !came(heir)));
+        let over = moved.iter().filter_map(|(by, name)| Some((*by, self.share.named(name)?)));
+        let over = over.filter(|(_, owner)| !moved.contains_key(owner));
+        let over = over.map(|(by, owner)| (owner, named(by).filter(|_| waits(owner)).cloned()));
+        let dead =
+            graves.iter().filter(|(id, heir)| alive(id) && heir.is_none_or(came)).map(|(id, _)| (*id, None));
+        let unlinked: BTreeMap<FileId, Option<Name>> = over.chain(dead).collect();
         moved.iter().map(|(id, name)| (*id, Some((*name).clone()))).chain(unlinked).collect()
+    }
+
+    /// Whether it is a file that was unlinked, and still lies under a name that it had.
+    fn is_forgotten(&self, name: &Name, stamp: &Stamp) -> bool {
+        let had = |id: &FileId| self.former.get(id).is_some_and(|names| names.contains(name));
+        let is_its_owner = |id: FileId| self.share.file(id).is_some_and(|f| f.disk == stamp.ino);
+        !self.share.named(name).is_some_and(is_its_owner) && self.gone.get(&stamp.ino).is_some_and(had)
     }
 
     /// Names that were changed in the journal but not yet on the disk.
@@ -92,32 +156,51 @@ impl Reconciler<'_> {
             lying.into_iter().map(|(_, id, disk, name)| (disk, (id, name))).collect();
         let mut aside = Vec::new();
         for (name, stamp) in listing {
+            if self.is_forgotten(name, stamp) {
+                self.backing.unlink(At::Name(name))?;
+                continue;
+            }
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };
             if want.as_ref() == Some(name) {
                 continue;
             }
             match want {
-                // Inodes are used again: only what still lies where it was given up is that file.
-                None if self.share.named(name).is_some() => {}
+                // Only what still lies where it was given up: whoever has the name now is not here yet.
                 None if !self.share.file(*id).is_some_and(|f| f.left.contains(name)) => {}
                 None => self.backing.unlink(At::Name(name))?,
                 Some(to) => {
                     let staging = format!("mv-{id}");
                     self.backing.rename(At::Name(name), At::Staging(&staging), RenameFlags::empty())?;
-                    aside.push((staging, to.clone()));
+                    aside.push((staging, *id, to.clone()));
                 }
             }
         }
-        // Moves that a crash left half-way, and copies that were kept and not shown yet.
+        // Moves that a crash left half-way, files that were being changed, and copies that were kept and not
+        // shown yet.
         for (staging, inode) in self.backing.list_staging()? {
-            if let Some((_, Some(to))) = wanted.get(&inode)
-                && !aside.iter().any(|(s, _)| *s == staging)
+            if let Some((id, Some(to))) = wanted.get(&inode)
+                && !aside.iter().any(|(s, _, _)| *s == staging)
             {
-                aside.push((staging, to.clone()));
+                aside.push((staging, *id, to.clone()));
             }
         }
-        for (staging, to) in &aside {
-            self.backing.rename(At::Staging(staging), At::Name(to), RenameFlags::empty())?;
+        for (staging, id, to) in aside {
+            if staging == changing(id) {
+                self.midway.insert(id);
+            }
+            let stands = self.backing.stat(At::Name(&to)).ok();
+            let gone = |ino: u64| wanted.get(&ino).is_some_and(|(_, name)| name.is_none());
+            let dies = |ino: u64| gone(ino) || self.gone.contains_key(&ino);
+            let to = match stands {
+                // Somebody made it while the share was not mounted: it is a file of its own.
+                Some(stat)
+                    if !dies(stat.ino) && !self.is_of_a_cut(&to, stat.size, stat.mtime.nanoseconds()) =>
+                {
+                    self.contested(id, &to, stat.mtime.nanoseconds())?
+                }
+                _ => to,
+            };
+            self.backing.rename(At::Staging(&staging), At::Name(&to), RenameFlags::empty())?;
         }
         Ok(())
     }

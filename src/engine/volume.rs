@@ -10,6 +10,7 @@ use crate::fs::volume::*;
 use crate::model::chunk;
 use crate::model::ids::FileId;
 use crate::model::limits::XATTR_BYTES;
+use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::store::Content;
 use std::sync::Arc;
@@ -211,10 +212,18 @@ impl Volume for Host {
         let _ = data_only;
         let open = self.handle(handle)?;
         self.look_behind(&open.node, &mut open.node.data.lock(), &open.file)?;
+        let upto = self.journal.end();
         self.backing.sync_file(&open.file)?;
         // A new file's name is as durable as what was written into it.
         if !planted(Bug::FsyncWithoutName) {
             self.backing.sync_names()?;
+        }
+        {
+            let mut share = self.share.lock();
+            // Where the peer has all, nothing here stands above what it has.
+            if share.file(open.node.id).is_some_and(|f| !f.is_thanked()) {
+                self.commit(&mut share, Record::Synced { file: open.node.id, upto })?;
+            }
         }
         self.journal.sync(self.journal.end())?;
         if let Some(process) = open.writer {

@@ -5,10 +5,10 @@
 //! - what is flying or stalled is not asked for again in bulk.
 
 use super::queues::Filling;
-use crate::model::chunk::ChunkSet;
+use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::ids::{FileId, Seq};
-use crate::model::limits::{CHUNK, GROUP};
+use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::model::share::Share;
 use crate::model::version::Version;
@@ -173,7 +173,7 @@ impl State {
                 self.needs.pop_front();
                 continue;
             };
-            let part = groups(range).next()?;
+            let part = chunk::groups(range).next()?;
             need.chunks.remove(part.clone());
             let (cut, file, version, compare) = (need.cut, need.file, need.version.clone(), need.compare);
             return Some((self.ask(Target::Staged(cut), file, version, part, false), compare));
@@ -190,7 +190,7 @@ impl State {
                 let stalled = self.stalled.get(&id).unwrap_or(&none);
                 let free = |range: Range<u64>| {
                     let here = flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r));
-                    here.flat_map(groups).next()
+                    here.flat_map(chunk::groups).next()
                 };
                 f.missing.iter().find_map(free).map(|part| (part, f.body.clone()))
             });
@@ -220,15 +220,4 @@ impl State {
         }
         Some(request)
     }
-}
-
-/// `range` cut at the borders of chunk groups.
-pub(super) fn groups(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let mut start = range.start;
-    std::iter::from_fn(move || {
-        let end = ((start / GROUP + 1) * GROUP).min(range.end);
-        let part = start..end;
-        start = end;
-        (!part.is_empty()).then_some(part)
-    })
 }

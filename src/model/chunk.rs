@@ -2,7 +2,7 @@
 //!
 //! Chunk `n` is the bytes `[1000 n, 1000 (n + 1))` of a file, cut off at its end.
 
-use super::limits::CHUNK;
+use super::limits::{CHUNK, GROUP};
 use bincode::de::Decoder;
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
@@ -26,6 +26,17 @@ pub fn count(size: u64) -> u64 {
 /// The bytes of `chunks` in a file of `size` bytes.
 pub fn bytes(chunks: &Range<u64>, size: u64) -> Range<u64> {
     (chunks.start * CHUNK).min(size)..(chunks.end * CHUNK).min(size)
+}
+
+/// `range` cut at the borders of chunk groups.
+pub fn groups(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let end = ((start / GROUP + 1) * GROUP).min(range.end);
+        let part = start..end;
+        start = end;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// A set of chunks (or of bytes: any `u64`), kept as disjoint ranges.

@@ -41,6 +41,8 @@ pub struct File {
     pub size: u64,
     /// As `body_tag`, of the last change of the size.
     pub size_tag: Seq,
+    /// As `body_tag`, of the last time that attributes were set.
+    pub attrs_tag: Seq,
     pub dirty: Dirty,
     pub missing: ChunkSet,
     /// The content lies in `.syncfs/partial`, not under the file's name.
@@ -57,9 +59,19 @@ pub struct File {
 
     /// Files that share a bond move together.
     pub bond: Option<u64>,
-    /// The inode on the disk, and its times when last recorded: how edits behind our back are found.
+    /// The inode on the disk, its mtime at the last cut or at the peer's last change, and its times when last
+    /// recorded: how edits behind our back are found.
     pub disk: u64,
+    pub mtime: Option<i64>,
     pub recorded: Option<(i64, i64)>,
+}
+
+/// What of a file the peer had made durable when power was lost, and this disk perhaps not: where it was changed
+/// after that, what lies here may be older than both.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Shaky {
+    pub chunks: ChunkSet,
+    pub attrs: bool,
 }
 
 impl File {
@@ -77,6 +89,13 @@ impl File {
 
     pub fn is_thanked(&self) -> bool {
         self.place_tag == 0 && self.body_tag == 0
+    }
+
+    /// Whether somebody has edited it behind our back, where it is now `size` bytes long and has this `mtime`: the
+    /// peer has it as it was cut, so nobody has changed it here since.
+    pub fn is_edited_unseen(&self, size: u64, mtime: i64) -> bool {
+        let known = self.is_thanked() && !self.partial && !self.unsettled;
+        known && (self.size != size || self.mtime.is_some_and(|was| was != mtime))
     }
 
     /// Whether every chunk is held here.
@@ -137,9 +156,18 @@ impl File {
         !self.dirty.is_empty() || self.shed > 0 || self.size != self.base_size
     }
 
-    /// Whether the content, and not only attributes, was changed since our last cut.
+    /// Rewritten with the bytes that it had; with `attrs`, its attributes were set.
+    pub(super) fn touched(&mut self, tag: Seq, attrs: bool) {
+        self.body_tag = tag;
+        if attrs {
+            self.attrs_tag = tag;
+        }
+    }
+
+    /// Whether the content was changed since our last cut, or attributes set: more than that it was rewritten as it was.
     pub fn has_changed(&self) -> bool {
-        self.size_tag > self.body_cut || self.dirty.since(self.body_cut).next().is_some()
+        let tags = [self.size_tag, self.attrs_tag];
+        tags.iter().any(|tag| *tag > self.body_cut) || self.dirty.since(self.body_cut).next().is_some()
     }
 
     /// The peer has the file as it stands.
@@ -189,12 +217,16 @@ impl File {
     }
 
     /// After power loss the file is found to be `size` bytes. Where it had been cut shorter than that, what it has
-    /// beyond is not what a peer has that does not know of the cutting.
-    pub(super) fn found(&mut self, size: u64) {
+    /// beyond is not what a peer has that does not know of the cutting. What is shaky is the peer's.
+    pub(super) fn found(&mut self, size: u64, shaky: &Shaky) {
         if size > self.size && self.size_tag > self.body_acked {
             self.dirty.mark(chunk::count(self.size)..chunk::count(size), self.size_tag);
         }
         self.set_size(size);
+        shaky.chunks.iter().for_each(|range| self.dirty.clear(range));
+        if shaky.attrs {
+            self.attrs_tag = 0;
+        }
     }
 
     /// Nothing of the content is here any more; what was changed here and not told is lost.

@@ -302,7 +302,7 @@ mod tests {
         for n in 1..=files {
             share.apply(&Record::Created { file: id(n), name: name(n), size: 0, disk: n });
         }
-        let mark = |n| CutMark { file: id(n), place: true, body: true, stamp: 5 };
+        let mark = |n| CutMark { file: id(n), place: true, body: true, stamp: 5, mtime: 5 };
         share.apply(&Record::Cut { seq: 1, marks: (1..=files).map(mark).collect() });
         share
     }

@@ -5,6 +5,7 @@
 
 use super::chunk::ChunkSet;
 use super::cut::Cut;
+use super::file::Shaky;
 use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
@@ -29,8 +30,8 @@ pub enum Record {
     Scrapped { file: FileId, bytes: ChunkSet, size: u64 },
     /// A new size, whatever was there before.
     Resized { file: FileId, size: u64 },
-    /// Mode, owner, times or extended attributes changed here.
-    Touched { file: FileId },
+    /// Rewritten with the bytes that it had; with `attrs`, its mode, owner, times or extended attributes were set.
+    Touched { file: FileId, attrs: bool },
     /// Files that move together until the peer has them.
     Bonded { files: Vec<FileId> },
     /// A cut of ours; its files' registers take its number.
@@ -51,8 +52,9 @@ pub enum Record {
     Absent { file: FileId },
     /// A file that is wholly held now lies under its own name.
     Published { file: FileId },
-    /// After power loss: nobody knows what of the file is as the model has it. It is `size` bytes now.
-    Unsettled { file: FileId, size: u64, disk: u64 },
+    /// After power loss: nobody knows what of the file is as the model has it. It is `size` bytes now. What of it
+    /// is `shaky` counts as the peer has it, though it was changed here.
+    Unsettled { file: FileId, size: u64, disk: u64, shaky: Shaky },
     /// What lies here counts, every byte of it. With `apart` it was changed before the peer could be asked, and
     /// does not stand above what the peer has, but beside it.
     Adopted { file: FileId, size: u64, apart: bool },
@@ -60,6 +62,8 @@ pub enum Record {
     Durable { cuts: Vec<Seq> },
     /// The inode under which a file now lies on the disk.
     Lies { file: FileId, disk: u64 },
+    /// What records up to number `upto` say of the file's content and attributes is durable, content included.
+    Synced { file: FileId, upto: u64 },
 }
 
 impl Record {
@@ -82,6 +86,8 @@ pub struct CutMark {
     pub place: bool,
     pub body: bool,
     pub stamp: i64,
+    /// The file's mtime at the cut, nanoseconds since 1970.
+    pub mtime: i64,
 }
 
 /// What we agree on with the peer: its version, which includes our cut `seq`, and its size in bytes.
@@ -120,6 +126,8 @@ pub struct TakenPlace {
 pub struct TakenBody {
     pub version: Version,
     pub stamp: i64,
+    /// The file's mtime once it was taken, nanoseconds since 1970.
+    pub mtime: i64,
     pub size: u64,
     /// Chunks whose content is now the peer's, held or not.
     pub changed: ChunkSet,

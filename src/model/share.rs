@@ -188,10 +188,12 @@ impl Share {
         self.touched.iter().copied().collect()
     }
 
-    /// Notes when the disk's inode was last seen as it is; part of a checkpoint, not of the journal.
-    pub fn record_times(&mut self, id: FileId, disk: u64, times: (i64, i64)) {
+    /// Notes when the disk's inode was last seen as it is, and its times; `None` where that is not known. Part of
+    /// a checkpoint, not of the journal.
+    pub fn record_times(&mut self, id: FileId, seen: Option<(u64, (i64, i64))>) {
         if let Some(file) = self.files.get_mut(&id) {
-            (file.disk, file.recorded) = (disk, Some(times));
+            file.recorded = seen.map(|(_, times)| times);
+            file.disk = seen.map_or(file.disk, |(disk, _)| disk);
         }
     }
 
@@ -208,7 +210,7 @@ impl Share {
             Record::Wrote { file, chunks, size } => self.change(*file, |f| f.wrote(chunks, *size, tag)),
             Record::Scrapped { file, bytes, size } => self.change(*file, |f| f.scrapped(bytes, *size, tag)),
             Record::Resized { file, size } => self.change(*file, |f| f.resize(*size, tag)),
-            Record::Touched { file } => self.change(*file, |f| f.body_tag = tag),
+            Record::Touched { file, attrs } => self.change(*file, |f| f.touched(tag, *attrs)),
             Record::Bonded { files } => self.bond(files),
             Record::Cut { seq, marks } => self.cut(*seq, marks),
             Record::Thanked { acks } => {
@@ -227,12 +229,12 @@ impl Share {
             Record::Forgotten { file } => self.forget(*file),
             Record::Absent { file } => self.change(*file, File::lose),
             Record::Published { file } => self.change(*file, |f| f.partial = false),
-            Record::Unsettled { file, size, disk } => self.change(*file, |f| {
-                f.found(*size);
+            Record::Unsettled { file, size, disk, shaky } => self.change(*file, |f| {
+                f.found(*size, shaky);
                 (f.disk, f.unsettled) = (*disk, true);
             }),
             Record::Adopted { file, size, apart } => self.change(*file, |f| f.adopt(*size, tag, *apart)),
-            Record::Durable { .. } => {}
+            Record::Durable { .. } | Record::Synced { .. } => {}
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
         }
     }
@@ -403,7 +405,7 @@ impl Share {
                 if mark.body {
                     f.body = f.body.with(writer, seq);
                     f.body_cut = seq;
-                    f.stamp = mark.stamp;
+                    (f.stamp, f.mtime) = (mark.stamp, Some(mark.mtime));
                 }
             });
         }
@@ -567,6 +569,7 @@ impl Share {
 
 /// The body is the peer's now, which includes our cuts up to `ours`.
 fn take_body(file: &mut File, body: &TakenBody, ours: Seq) {
+    file.mtime = Some(body.mtime);
     if let Some(agreed) = body.agreed {
         file.set_size(body.size);
         body.changed.iter().for_each(|range| file.hold(&range));
@@ -576,6 +579,7 @@ fn take_body(file: &mut File, body: &TakenBody, ours: Seq) {
         return;
     }
     let unsettled = std::mem::take(&mut file.unsettled);
+    (file.size_tag, file.attrs_tag) = (0, 0);
     file.body = body.version.clone();
     file.stamp = body.stamp;
     file.owed = body.owed;
@@ -624,7 +628,7 @@ mod tests {
     }
 
     fn told(share: &mut Share) {
-        let mark = |id: &FileId| CutMark { file: *id, place: true, body: true, stamp: 0 };
+        let mark = |id: &FileId| CutMark { file: *id, place: true, body: true, stamp: 0, mtime: 0 };
         let marks = share.fresh().iter().map(mark).collect();
         share.apply(&Record::Cut { seq: share.header().head + 1, marks });
     }
