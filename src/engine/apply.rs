@@ -355,6 +355,7 @@ impl Host {
             let mut share = self.share.lock();
             let edited = |f: &file::File| f.is_edited_unseen(stat.size, stat.mtime.nanoseconds());
             if share.file(node.id).is_some_and(edited) {
+                tracing::info!("{} was edited behind our back", node.id);
                 let (chunks, size) = (ChunkSet::of(0..chunk::count(stat.size)), stat.size);
                 self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;
             }

@@ -17,7 +17,7 @@ use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
-use crate::store::{self, At, Backing, Journal, Stamp};
+use crate::store::{self, At, Backing, Journal, Stamp, Time};
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -225,7 +225,7 @@ impl Reconciler<'_> {
         if size != stamp.size
             && let Some(at) = location(id, file)
         {
-            self.set_size(at, size)?;
+            self.set_size(at, size, Some(stamp.mtime))?;
         }
         let shaky = self.shaky.get(&id).cloned().unwrap_or_default();
         self.commit(Record::Unsettled { file: id, size, disk: stamp.ino, shaky })
@@ -256,7 +256,7 @@ impl Reconciler<'_> {
     fn check_partial(&mut self, id: FileId, file: &File) -> store::Result<()> {
         let Ok(stat) = self.backing.stat(At::Partial(id)) else { return Ok(()) };
         if stat.size != file.size {
-            self.set_size(At::Partial(id), file.size)?;
+            self.set_size(At::Partial(id), file.size, file.mtime)?;
         }
         if self.end == End::Lost && self.suspects.contains(&id) {
             let shaky = self.shaky.get(&id).cloned().unwrap_or_default();
@@ -265,9 +265,15 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    fn set_size(&mut self, at: At, size: u64) -> store::Result<()> {
+    /// Nobody has modified it for that: its `mtime` stays, where that is known.
+    fn set_size(&mut self, at: At, size: u64, mtime: Option<i64>) -> store::Result<()> {
         let wrap = |source| store::Error::Io { what: format!("sizing {at}"), source };
-        self.backing.open_file(at, true)?.set_len(size).map_err(wrap)
+        let file = self.backing.open_file(at, true)?;
+        file.set_len(size).map_err(wrap)?;
+        match mtime {
+            Some(mtime) => file.set_times(None, Some(Time::from_nanoseconds(mtime))).map_err(wrap),
+            None => Ok(()),
+        }
     }
 
     /// The content of a file is not there: the file stays, and its content comes from the peer. Where
@@ -281,7 +287,7 @@ impl Reconciler<'_> {
             Err(e) if e.errno() == libc::EEXIST => {}
             Err(e) => return Err(e),
         }
-        self.set_size(At::Partial(id), file.size)?;
+        self.set_size(At::Partial(id), file.size, file.mtime)?;
         self.commit(Record::Absent { file: id })?;
         let disk = self.backing.stat(At::Partial(id)).map_or(0, |s| s.ino);
         self.commit(Record::Unsettled { file: id, size: file.size, disk, shaky: Shaky::default() })

@@ -70,6 +70,9 @@ pub(super) struct State {
     pub flying: BTreeMap<FileId, ChunkSet>,
     /// Chunks the peer could not give at our version: a cut that brings them is on its way.
     pub stalled: BTreeMap<FileId, ChunkSet>,
+    /// Files that were told anew while they were being asked for, with the last request before that: what is absent
+    /// from an answer up to there is worth asking for once more.
+    pub renewed: BTreeMap<FileId, u64>,
     /// Files with chunks to ask for, smallest first.
     pub queue: BTreeSet<(u64, FileId)>,
     pub needs: VecDeque<Need>,
@@ -107,6 +110,7 @@ impl Fetch {
     /// A cut of `file` was dropped and comes anew: what the peer could not give it may then give.
     pub(super) fn unstall(&self, file: FileId, lacks: u64) {
         let mut state = self.state.lock();
+        state.renew(file);
         if state.stalled.remove(&file).is_some() {
             state.queue.insert((lacks, file));
         }
@@ -128,6 +132,7 @@ impl Fetch {
         for set in [state.flying.get_mut(&file)].into_iter().flatten() {
             set.subtract(chunks);
         }
+        state.renew(file);
         state.stalled.remove(&file);
     }
 
@@ -143,6 +148,12 @@ impl Fetch {
 }
 
 impl State {
+    fn renew(&mut self, file: FileId) {
+        if self.requests.values().any(|r| r.file == file) {
+            self.renewed.insert(file, self.next);
+        }
+    }
+
     /// Notes a request; the message says it to the peer.
     pub fn ask(
         &mut self,
@@ -214,8 +225,13 @@ impl State {
             }
             let mut absent = request.expect.clone();
             pieces.iter().for_each(|p| absent.remove(p.chunks()));
-            if !absent.is_empty() {
+            if self.renewed.get(&request.file).is_some_and(|last| id <= *last) {
+                self.queue.insert((absent.len(), request.file));
+            } else if !absent.is_empty() {
                 self.stalled.entry(request.file).or_default().extend(&absent);
+            }
+            if !self.requests.values().any(|r| r.file == request.file) {
+                self.renewed.remove(&request.file);
             }
         }
         Some(request)
