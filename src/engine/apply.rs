@@ -21,7 +21,7 @@ use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use crate::model::sabotage::{Bug, planted};
-use crate::store::{self, At, Backing, Content, Time};
+use crate::store::{self, At, Content, Time};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +42,7 @@ struct Move {
 /// Files that are out of everybody's sight while they change: so whoever looks into the directory after a crash finds
 /// no half of anything, and recovery can tell what was edited by hand. Where the change fails they go back.
 struct Aside<'a> {
-    backing: &'a Backing,
+    host: &'a Host,
     files: Vec<Hidden>,
 }
 
@@ -58,7 +58,8 @@ impl Aside<'_> {
     fn put(&mut self, id: FileId, name: Name, file: Content) -> store::Result<()> {
         let wrap = |source| store::Error::Io { what: format!("looking at {name}"), source };
         let mtime = file.stat().map_err(wrap)?.mtime;
-        self.backing.rename(At::Name(&name), At::Staging(&changing(id)), RenameFlags::empty())?;
+        let staging = changing(id);
+        self.host.backing.rename(At::Name(&name), At::Staging(&staging), RenameFlags::empty())?;
         self.files.push(Hidden { id, name, file, mtime });
         Ok(())
     }
@@ -73,13 +74,16 @@ impl Drop for Aside<'_> {
         for Hidden { id, name, file, mtime } in &self.files {
             let staging = changing(*id);
             let _ = file.set_times(None, Some(*mtime));
-            match self.backing.rename(At::Staging(&staging), At::Name(name), RenameFlags::NOREPLACE) {
+            let (from, to) = (At::Staging(&staging), At::Name(name));
+            match self.host.backing.rename(from, to, RenameFlags::NOREPLACE) {
                 // It has gone on to its new name already.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => tracing::error!("{name} is in .syncfs/staging until the next mount: {error}"),
                 Ok(()) => {}
             }
         }
+        // The next checkpoint looks at their times again.
+        self.host.share.lock().put_back(self.files.iter().map(|f| f.id).collect());
     }
 }
 
@@ -430,7 +434,7 @@ impl Host {
         nodes: &[Held],
         datas: &mut [MutexGuard<'_, Data>],
     ) -> store::Result<Aside<'_>> {
-        let mut aside = Aside { backing: &self.backing, files: Vec::new() };
+        let mut aside = Aside { host: self, files: Vec::new() };
         for verdict in verdicts.iter().filter(|v| v.body.takes().is_some()) {
             let whole = |f: &file::File| if f.partial { None } else { f.name.clone() };
             let name = self.share.lock().file(verdict.file).and_then(whole);

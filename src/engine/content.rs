@@ -242,7 +242,7 @@ impl Host {
         let cuts_off = before.as_ref().is_some_and(|(before, _)| before.told && size < before.size);
         if let Some((before, lsn)) = before {
             self.changed(node, before.fresh);
-            if before.clean {
+            if before.clean || cuts_off {
                 self.journal.sync(lsn)?;
             }
             self.save_frozen(data, &(size / CHUNK..chunk::count(before.size).max(size / CHUNK)));

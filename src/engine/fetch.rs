@@ -20,7 +20,7 @@ use crate::model::limits::{CHUNK, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
-use crate::store::At;
+use crate::store::{At, Time};
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -127,6 +127,8 @@ impl Host {
     /// Waits until all of `chunks` of `file` are held, and fails in bounded time where they do not come.
     pub(super) async fn fetch_wait(self: Arc<Self>, file: FileId, chunks: Range<u64>) -> Result<()> {
         let deadline = tokio::time::Instant::now() + self.options.read_timeout;
+        // Where a read has failed the kernel asks once more, for less. It need not wait as long again.
+        let mut given_up = self.fetch.silence() >= self.options.read_timeout;
         loop {
             let arrived = self.fetch.arrived.notified();
             let lacks = {
@@ -143,7 +145,8 @@ impl Host {
                 return Err(Error::NotHere);
             }
             self.ask_now(file, &ChunkSet::of(chunks.clone()));
-            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+            given_up = given_up || tokio::time::timeout_at(deadline, arrived).await.is_err();
+            if given_up {
                 tracing::warn!(
                     "a read failed: the peer did not deliver within {:?}",
                     self.options.read_timeout
@@ -212,16 +215,18 @@ impl Host {
         };
         let mut data = node.data.lock();
         let Some(request) = self.fetch.state.lock().done(request, pieces) else { return Ok(()) };
-        let (mut missing, scraps, size, was_dirty) = {
+        let (mut missing, scraps, size, was_dirty, mtime) = {
             let share = self.share.lock();
             let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
-            (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty())
+            // A kill may have left the time of an earlier delivery.
+            let mtime = f.mtime.filter(|_| f.is_thanked()).map(Time::from_nanoseconds);
+            (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty(), mtime)
         };
         let expect = if planted(Bug::FillStale) { &missing } else { &request.expect };
         let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| expect.gaps(&r)).collect();
         unwanted.into_iter().for_each(|r| missing.remove(r));
         let file = self.data_file(&node, &mut data, true)?;
-        let times = file.stat()?.mtime;
+        let mtime = mtime.unwrap_or(file.stat()?.mtime);
         let mut present = ChunkSet::new();
         for piece in pieces {
             for range in missing.within(&piece.chunks()) {
@@ -241,7 +246,7 @@ impl Host {
         if present.is_empty() {
             return Ok(());
         }
-        file.set_times(None, Some(times))?;
+        file.set_times(None, Some(mtime))?;
         let mut share = self.share.lock();
         self.commit(&mut share, Record::Present { file: id, chunks: present })?;
         let whole = share.file(id).is_some_and(|f| f.is_whole());

@@ -241,6 +241,12 @@ impl Reconciler<'_> {
         let known = !file.is_thanked() || self.explained.contains(&id) || file.recorded.is_none();
         let edited = self.end == End::Killed && file.is_edited_unseen(stamp.size, stamp.mtime);
         let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known && !edited;
+        // A change that failed leaves the inode's own time, and nothing else.
+        let unchanged =
+            file.mtime.is_some() && file.is_thanked() && !file.is_edited_unseen(stamp.size, stamp.mtime);
+        if self.end != End::Clean && file.disk == stamp.ino && unchanged {
+            return Ok(());
+        }
         if ours {
             if file.size != stamp.size && self.end == End::Lost {
                 return self.doubt(id, file, stamp);

@@ -62,6 +62,7 @@ impl Reconciler<'_> {
         if matches!(self.end, End::Killed | End::Lost) && !planted(Bug::LeaveNames) {
             let listing = self.backing.list()?.files;
             let staging = self.backing.list_staging()?;
+            tracing::debug!(?listing, ?staging, "what lies there");
             if self.end == End::Lost {
                 let moves = self.moves_of_the_disk(&listing, &staging);
                 self.explained.extend(moves.iter().map(|m| m.0));
@@ -129,8 +130,9 @@ impl Reconciler<'_> {
         let over = moved.iter().filter_map(|(by, name)| Some((*by, self.share.named(name)?)));
         let over = over.filter(|(_, owner)| !moved.contains_key(owner));
         let over = over.map(|(by, owner)| (owner, named(by).filter(|_| waits(owner)).cloned()));
-        let dead =
-            graves.iter().filter(|(id, heir)| alive(id) && heir.is_none_or(came)).map(|(id, _)| (*id, None));
+        // Where something new stands in its place by now, its heir has been there, too.
+        let dead = |(id, heir): &(&FileId, &Option<Heir>)| alive(id) && (heir.is_none_or(came) || left(**id));
+        let dead = graves.iter().filter(dead).map(|(id, _)| (*id, None));
         let unlinked: BTreeMap<FileId, Option<Name>> = over.chain(dead).collect();
         moved.iter().map(|(id, name)| (*id, Some((*name).clone()))).chain(unlinked).collect()
     }

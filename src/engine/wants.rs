@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Where delivered chunks go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(super) struct State {
     pub next: u64,
     pub bytes: u64,
     pub requests: BTreeMap<u64, Request>,
+    /// Since when requests are open and none has been answered.
+    pub silent_since: Option<Instant>,
     pub flying: BTreeMap<FileId, ChunkSet>,
     /// Chunks the peer could not give at our version: a cut that brings them is on its way.
     pub stalled: BTreeMap<FileId, ChunkSet>,
@@ -99,6 +103,11 @@ impl Fetch {
 
     pub(super) fn is_up(&self) -> bool {
         self.state.lock().up
+    }
+
+    /// For how long the peer has answered no request that is open.
+    pub(super) fn silence(&self) -> Duration {
+        self.state.lock().silent_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whether the peer could not give some of `missing` of `file` at the version we have of it.
@@ -171,6 +180,7 @@ impl State {
             self.flying.entry(file).or_default().insert(chunks.clone());
         }
         self.requests.insert(self.next, Request { target, file, expect, bytes });
+        self.silent_since.get_or_insert_with(Instant::now);
         let urgent = urgent || matches!(target, Target::Staged(_));
         let (start, end) = (chunks.start, chunks.end);
         Message::Retrieve { request: self.next, file, version, start, end, urgent, digest: None }
@@ -216,6 +226,7 @@ impl State {
     pub fn done(&mut self, id: u64, pieces: &[Piece]) -> Option<Request> {
         let request = self.requests.remove(&id)?;
         self.bytes -= request.bytes;
+        self.silent_since = (!self.requests.is_empty()).then(Instant::now);
         if request.target == Target::Missing {
             if let Some(flying) = self.flying.get_mut(&request.file) {
                 flying.subtract(&request.expect);

@@ -70,7 +70,6 @@ fn out_of_reach() -> Pair {
 }
 
 #[test]
-#[ignore = "the kernel asks again for what its read-ahead did not get: it takes twice the time"]
 fn a_read_of_what_is_not_here_fails_in_time() {
     if !able(&["setpriv"]) {
         return;
