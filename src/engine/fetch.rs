@@ -26,6 +26,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// After an error of the disk, content is asked for again this much later.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Host {
     pub(super) fn fetch_up(&self) {
@@ -195,8 +199,11 @@ impl Host {
             }
             Target::Missing => {
                 if let Err(error) = self.fill(file, id, &pieces) {
-                    tracing::error!("delivered content could not be written: {error}");
+                    tracing::error!(
+                        "delivered content could not be written, and is asked for again: {error}"
+                    );
                     self.fetch.state.lock().done(id, &[]);
+                    self.ask_again_later(file);
                 }
             }
         }
@@ -205,6 +212,17 @@ impl Host {
         }
         self.fetch.arrived.notify_waiters();
         self.pump();
+    }
+
+    /// Nobody tells when a disk has room again.
+    fn ask_again_later(&self, file: FileId) {
+        let Some(host) = self.me.upgrade() else { return };
+        self.runtime.spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            let lacks = host.share.lock().file(file).map_or(0, |f| f.missing.len());
+            host.fetch.enqueue(file, lacks);
+            host.pump();
+        });
     }
 
     /// Writes delivered chunks into a file that lacks them.

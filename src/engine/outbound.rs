@@ -72,7 +72,8 @@ impl Host {
         let files = {
             let mut outbound = self.outbound.lock();
             let files = outbound.flights.get(&seq).map(|f| f.files.clone()).unwrap_or_default();
-            outbound.announced.retain(|id| !files.contains(id));
+            // Also what it had acknowledged once: it may have asked for that, being uncertain.
+            files.iter().for_each(|id| outbound.tell_all(*id));
             outbound.waiting.extend(files.iter().copied());
             files
         };

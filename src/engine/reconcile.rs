@@ -28,6 +28,8 @@ pub(super) enum End {
     Clean,
     /// Killed: the page cache, and with it every write, is intact.
     Killed,
+    /// As killed, but the journal's end can't be read: what that told of is here, and nobody knows of it.
+    Forgot,
     /// The machine went down: only what was synced is certain.
     Lost,
 }
@@ -193,7 +195,8 @@ impl Reconciler<'_> {
         // Another file of the cut may stand there already.
         let applied = applied || self.is_of_a_cut(name, stamp.size, stamp.mtime);
         let other = file.disk != stamp.ino || file.is_edited_unseen(stamp.size, stamp.mtime);
-        self.end == End::Killed && !file.partial && !self.midway.contains(&id) && !applied && other
+        let intact = matches!(self.end, End::Killed | End::Forgot);
+        intact && !file.partial && !self.midway.contains(&id) && !applied && other
     }
 
     /// What lies here is an edit, every byte of it.
@@ -241,10 +244,9 @@ impl Reconciler<'_> {
         let known = !file.is_thanked() || self.explained.contains(&id) || file.recorded.is_none();
         let edited = self.end == End::Killed && file.is_edited_unseen(stamp.size, stamp.mtime);
         let ours = matches!(self.end, End::Killed | End::Lost) && file.disk == stamp.ino && known && !edited;
-        // A change that failed leaves the inode's own time, and nothing else.
-        let unchanged =
-            file.mtime.is_some() && file.is_thanked() && !file.is_edited_unseen(stamp.size, stamp.mtime);
-        if self.end != End::Clean && file.disk == stamp.ino && unchanged {
+        // Where it did not end in order the inode's own time may have moved without anybody's doing.
+        let as_it_was = file.disk == stamp.ino && file.is_as_cut(stamp.size, stamp.mtime);
+        if as_it_was && self.end != End::Clean {
             return Ok(());
         }
         if ours {

@@ -55,8 +55,10 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
     let end = match &header {
         None => End::Never,
         Some(h) if h.clean => End::Clean,
-        Some(h) if h.machine_boot == machine_boot => End::Killed,
-        Some(_) => End::Lost,
+        Some(h) if h.machine_boot != machine_boot => End::Lost,
+        // A kill cuts off no record but the one that was being written, and nobody can tell which these were.
+        Some(_) if journal.was_torn() => End::Forgot,
+        Some(_) => End::Killed,
     };
     if matches!(opened, Opened::Rebuilt) {
         tracing::warn!("the metadata store was damaged and is built anew; nothing is deleted for it");
@@ -100,7 +102,7 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
         midway: BTreeSet::new(),
         redo: &redo,
     };
-    if end == End::Lost {
+    if matches!(end, End::Lost | End::Forgot) {
         // What the old writer counted last may be forgotten; its numbers are never used again.
         work.commit(Record::Began { writer: new_writer(&mut random) })?;
     }

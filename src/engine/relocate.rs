@@ -59,11 +59,11 @@ type Moves = Vec<(FileId, Option<Name>)>;
 
 impl Reconciler<'_> {
     pub fn find_names(&mut self) -> Result<(), Error> {
-        if matches!(self.end, End::Killed | End::Lost) && !planted(Bug::LeaveNames) {
+        if matches!(self.end, End::Killed | End::Forgot | End::Lost) && !planted(Bug::LeaveNames) {
             let listing = self.backing.list()?.files;
             let staging = self.backing.list_staging()?;
             tracing::debug!(?listing, ?staging, "what lies there");
-            if self.end == End::Lost {
+            if matches!(self.end, End::Forgot | End::Lost) {
                 let moves = self.moves_of_the_disk(&listing, &staging);
                 self.explained.extend(moves.iter().map(|m| m.0));
                 if !moves.is_empty() {

@@ -91,6 +91,12 @@ impl File {
         self.place_tag == 0 && self.body_tag == 0
     }
 
+    /// Whether it is as it was at our last cut or the peer's last change, if it is now `size` bytes long and has this
+    /// `mtime`.
+    pub fn is_as_cut(&self, size: u64, mtime: i64) -> bool {
+        !self.body_is_fresh() && self.size == size && self.mtime == Some(mtime)
+    }
+
     /// Whether somebody has edited it behind our back, where it is now `size` bytes long and has this `mtime`: the
     /// peer has it as it was cut, so nobody has changed it here since.
     pub fn is_edited_unseen(&self, size: u64, mtime: i64) -> bool {

@@ -50,6 +50,7 @@ pub struct Journal {
     flushed: Condvar,
     /// One trim at a time: removals are in order.
     trimming: Mutex<()>,
+    was_torn: bool,
     latch: Latch,
     segment_bytes: u64,
     trim_bytes: u64,
@@ -99,7 +100,7 @@ impl Journal {
         let mut records = Vec::new();
         let mut segments = VecDeque::new();
         let mut end = firsts.first().map_or(0, |first| first - 1);
-        let mut last = None;
+        let (mut last, mut torn) = (None, false);
         for (i, first) in firsts.iter().enumerate() {
             if *first != end + 1 {
                 return Err(damaged(&format!("records {} to {} are missing", end + 1, first - 1)));
@@ -112,6 +113,7 @@ impl Journal {
                     return Err(damaged(&format!("record {} cannot be read", end + 1)));
                 }
                 file.set_len(good as u64).map_err(fail("cut the torn end off"))?;
+                torn = true;
             }
             segments.push_back(Segment { first: *first, bytes: good as u64 });
             last = Some(file);
@@ -135,11 +137,17 @@ impl Journal {
             flush: Mutex::new(Flush { synced: end, running: false }),
             flushed: Condvar::new(),
             trimming: Mutex::new(()),
+            was_torn: torn,
             latch,
             segment_bytes,
             trim_bytes,
         };
         Ok((journal, records))
+    }
+
+    /// Whether there was something behind the records that could not be read, when it was opened.
+    pub fn was_torn(&self) -> bool {
+        self.was_torn
     }
 
     /// Appends a record of at most [`RECORD_BYTES`]; one write, no sync. On an error nothing was

@@ -61,7 +61,6 @@ fn last_segment(dir: &Path) -> PathBuf {
 }
 
 #[test]
-#[ignore = "records torn off after a kill are not missed: what they told of is taken for known to the peer"]
 fn a_torn_or_rotten_journal_deletes_nothing() {
     if !able(&["setpriv"]) {
         return;
