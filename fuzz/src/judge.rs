@@ -179,15 +179,15 @@ impl World {
             if let PlaceVerdict::TakeFrom(ours) = verdict.place
                 && let Some(name) = self.share.file(ours).and_then(|f| f.name.clone())
             {
-                let aside = self.conflict_name(&name, ours, cut);
+                let aside = self.conflict_name(&name, ours, cut, &[]);
                 self.apply(Record::Moved { moves: vec![(ours, Some(aside))] });
             }
         }
-        let (mut files, mut revived, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut files, mut revived, mut copies) = (Vec::new(), Vec::new(), Vec::<Kept>::new());
         for (file, verdict) in cut.files.iter().zip(&verdicts) {
             let ours = self.share.file(file.file).filter(|f| f.name.is_some()).cloned();
             if let (BodyVerdict::Yield { copy: true, .. }, Some(f)) = (&verdict.body, &ours) {
-                let name = self.conflict_name(f.name.as_ref().expect("just seen"), file.file, cut);
+                let name = self.conflict_name(f.name.as_ref().expect("just seen"), file.file, cut, &copies);
                 let next = self.share.next_file();
                 let copy = FileId { counter: next.counter + copies.len() as u64, ..next };
                 copies.push(Kept { file: copy, name, size: f.size, disk: 8 });
@@ -213,10 +213,11 @@ impl World {
         verdicts
     }
 
-    fn conflict_name(&self, name: &Name, file: FileId, cut: &Cut) -> Name {
+    fn conflict_name(&self, name: &Name, file: FileId, cut: &Cut, copies: &[Kept]) -> Name {
         let stamp = self.share.file(file).map_or(0, |f| f.stamp);
         conflict_name(name, stamp, US, |n| {
-            self.share.named(n).is_some() || cut.names().any(|other| other == n)
+            let mut taken = cut.names().chain(copies.iter().map(|copy| &copy.name));
+            self.share.named(n).is_some() || taken.any(|other| other == n)
         })
     }
 

@@ -21,6 +21,7 @@ use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
 use crate::model::sabotage::{Bug, planted};
+use crate::model::version::Version;
 use crate::store::{self, At, Content, Time};
 use parking_lot::MutexGuard;
 use rustix::fs::RenameFlags;
@@ -123,6 +124,7 @@ impl Host {
         let mut settled: Vec<FileId> = Vec::new();
         let mut whole: Vec<FileId> = Vec::new();
         let mut shadowed: Vec<Held> = Vec::new();
+        let mut older: Vec<(FileId, Version)> = Vec::new();
         let acks;
         {
             let _names = self.names.write();
@@ -268,6 +270,12 @@ impl Host {
                     whole.push(cut.file);
                 }
             }
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                let unsettled = share.file(cut.file).is_some_and(|f| f.unsettled);
+                if let (BodyVerdict::Nothing, Some(body), true) = (&verdict.body, &cut.body, unsettled) {
+                    older.push((cut.file, body.version.clone()));
+                }
+            }
             let mut all = Vec::new();
             for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
                 if verdict.place == PlaceVerdict::Keep
@@ -334,6 +342,9 @@ impl Host {
         }
         for id in whole {
             let _ = self.fetch.finished.send(Some(id));
+        }
+        for (file, version) in older {
+            self.ask_once_more(file, version);
         }
         // Cuts have waited for these.
         for file in settled {

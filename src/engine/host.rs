@@ -19,6 +19,7 @@ use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
+use crate::model::version::Version;
 use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn, Random};
 use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +84,8 @@ pub struct Host {
 
     /// Files that were unlinked here, in staging until the journal that says so is durable.
     pub(super) buried: Mutex<Vec<String>>,
+    /// What the peer told of uncertain files, where that was older than what it has acknowledged.
+    pub(super) told_older: Mutex<BTreeMap<FileId, Version>>,
     /// Cuts of the peer that failed in the middle.
     pub(super) unfinished: Mutex<Unfinished>,
     /// Files of the peer that lost against what stands under their names here.

@@ -65,6 +65,7 @@ impl Host {
             unsure: Mutex::default(),
             mapped: Mutex::default(),
             buried: Mutex::default(),
+            told_older: Mutex::default(),
             unfinished: Mutex::default(),
             refused: Mutex::default(),
             next_handle: AtomicU64::new(1),

@@ -135,6 +135,7 @@ impl Host {
         self.fetch_down();
         self.server.clear();
         self.refused.lock().clear();
+        self.told_older.lock().clear();
         self.inbox.send(Inbound::Down);
         self.moved();
     }

@@ -20,7 +20,7 @@
 //! 3. `Node::data`, several in ascending order of their file ids: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, and
-//!    the small sets of a host (`buried`, `unfinished`, `refused`, `unsure`, `mapped`, `random`)
+//!    the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.

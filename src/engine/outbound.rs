@@ -10,6 +10,7 @@ use crate::fs::volume::Result;
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
+use crate::model::version::Version;
 use crate::store::At;
 use std::collections::BTreeSet;
 
@@ -139,6 +140,16 @@ impl Host {
     pub(super) fn ask_for_certainty(&self) {
         let unsettled: Vec<FileId> = self.share.lock().unsettled().iter().copied().collect();
         unsettled.into_iter().for_each(|file| self.tell(Message::Tell { file }));
+    }
+
+    /// What the peer told of an uncertain file is older than what it has acknowledged: there was more on its way to it.
+    /// Where it tells the same again it has lost the rest.
+    pub(super) fn ask_once_more(&self, file: FileId, told: Version) {
+        let before = self.told_older.lock().insert(file, told.clone());
+        match before == Some(told) {
+            true => self.settle(file),
+            false => self.tell(Message::Tell { file }),
+        }
     }
 
     /// Names have become free: files of the peer that were refused for them are asked for again.

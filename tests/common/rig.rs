@@ -470,6 +470,15 @@ impl Pair {
         self.compare()
     }
 
+    /// The last lines of both daemons' logs.
+    pub fn logs(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<_> = text.lines().rev().take(200).map(str::to_owned).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        format!("A: {}\nB: {}", tail(self.a.log_text()), tail(self.b.log_text()))
+    }
+
     /// Both sides show the same, which is returned.
     #[track_caller]
     pub fn compare(&self) -> BTreeMap<OsString, Item> {

@@ -41,7 +41,7 @@ fn a_kill_at_any_system_call_loses_nothing_and_leaves_nothing_half() {
         let goal = (tally.kills() + KILLS_OF_A_PAIR).min(kills);
         let mut story = Story::new(seed);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| story.until(goal, &mut tally))) {
-            println!("FAILED after {}: {}\n{}", tally.last, said(&*panic), logs(&story.pair));
+            println!("FAILED after {}: {}\n{}", tally.last, said(&*panic), story.pair.logs());
             failures.push(tally.last.clone());
         }
     }
@@ -229,15 +229,6 @@ fn kill_while_it_recovers(
     tally.last = format!("{}, then {call} {} {site}", tally.last, fault.when);
     *tally.sites.entry(site).or_default() += 1;
     None
-}
-
-/// The last lines of both daemons' logs.
-fn logs(pair: &Pair) -> String {
-    let tail = |text: String| {
-        let lines: Vec<_> = text.lines().rev().take(40).map(str::to_owned).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    };
-    format!("A: {}\nB: {}", tail(pair.a.log_text()), tail(pair.b.log_text()))
 }
 
 /// Two files in which one program writes the same number over and over, first into the one and then into the

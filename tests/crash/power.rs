@@ -190,8 +190,13 @@ impl Story {
 /// Both sides are level, conflicts or not, and show the same.
 #[track_caller]
 fn level(pair: &Pair) -> BTreeMap<OsString, Item> {
-    pair.a.flush_with_conflicts();
-    pair.b.flush_with_conflicts();
+    let flush = || {
+        pair.a.flush_with_conflicts();
+        pair.b.flush_with_conflicts();
+    };
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(flush)).is_err() {
+        panic!("not level: {} {}\n{}", pair.a.status(), pair.b.status(), pair.logs());
+    }
     pair.compare()
 }
 
