@@ -254,7 +254,7 @@ pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn
     let bytes = name.as_bytes();
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
     let mark = bytes.windows(MARK.len()).position(|w| w == MARK).unwrap_or(bytes.len());
-    let dot = dot.filter(|at| *at != mark).unwrap_or(bytes.len());
+    let dot = dot.filter(|at| !bytes[*at..].starts_with(MARK)).unwrap_or(bytes.len());
     let (stem, ext) = (&bytes[..dot.min(mark)], &bytes[dot..]);
     let when = jiff::Timestamp::from_second(stamp.div_euclid(1_000_000_000)).unwrap_or_default();
     let when = when.strftime("%Y%m%d-%H%M%S").to_string();
@@ -340,6 +340,7 @@ mod tests {
         assert_eq!(copy(&copy("notes.txt")), copy("notes.txt"));
         assert_eq!(copy(&copy("notes")), copy("notes"));
         assert_eq!(copy("notes.sync-conflict-mine"), copy("notes"));
+        assert_eq!(copy("notes.sync-conflict-1.sync-conflict-2txt"), copy("notes"));
         assert_eq!(copy(".profile"), ".profile.sync-conflict-20231114-221320-abcd0000");
     }
 
