@@ -446,7 +446,8 @@ impl Host {
         datas: &mut [MutexGuard<'_, Data>],
     ) -> store::Result<Aside<'_>> {
         let mut aside = Aside { host: self, files: Vec::new() };
-        for verdict in verdicts.iter().filter(|v| v.body.takes().is_some()) {
+        let shown = planted(Bug::ChangeInSight);
+        for verdict in verdicts.iter().filter(|v| v.body.takes().is_some() && !shown) {
             let whole = |f: &file::File| if f.partial { None } else { f.name.clone() };
             let name = self.share.lock().file(verdict.file).and_then(whole);
             let at = nodes.iter().position(|n| n.id == verdict.file);

@@ -13,6 +13,7 @@ use crate::model::file::Shaky;
 use crate::model::ids::{FileId, LogPosition, Seq, WriterId};
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
+use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::Lsn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,6 +182,9 @@ impl Replay<'_> {
 
     /// What was in `file` when record `upto` was made is on this disk.
     fn synced(&mut self, file: FileId, upto: Lsn) {
+        if planted(Bug::ForgetSynced) {
+            return;
+        }
         if let Some(had) = self.had.get_mut(&file) {
             had.chunks.thank(upto);
             had.attrs = if had.attrs <= upto { 0 } else { had.attrs };
@@ -231,7 +235,9 @@ impl Replay<'_> {
         if lost {
             let shaky = |had: Had| Shaky { chunks: had.chunks.since(0).collect(), attrs: had.attrs != 0 };
             replayed.suspects = self.suspects;
-            replayed.shaky = self.had.into_iter().map(|(file, had)| (file, shaky(had))).collect();
+            if !planted(Bug::TrustDisk) {
+                replayed.shaky = self.had.into_iter().map(|(file, had)| (file, shaky(had))).collect();
+            }
             replayed.shrunk = self.shrunk.into_iter().map(|(file, (_, size))| (file, size)).collect();
         }
         replayed

@@ -31,6 +31,14 @@ macro_rules! bugs {
 bugs! {
     /// The peer is thanked before what it told is on the disk.
     ThankBeforeSync,
+    /// After power loss what was changed here counts, though this disk never had what it was changed from.
+    TrustDisk,
+    /// After power loss it is forgotten what fsync had returned for.
+    ForgetSynced,
+    /// A change of the peer that failed in the middle is forgotten at a checkpoint.
+    ForgetUnfinished,
+    /// A file is changed under everybody's eyes, where a crash leaves half of it.
+    ChangeInSight,
     /// A change of the peer is applied without a redo record.
     SkipRedo,
     /// A change of the peer that a crash cut short is not repeated.

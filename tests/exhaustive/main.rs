@@ -164,7 +164,6 @@ fn killed_while_both_hosts_changed_the_same_things_a_host_loses_nothing() {
 }
 
 #[test]
-#[ignore = "of a thousand power cuts three still end wrong: see docs/operations.md, After power loss"]
 fn without_power_at_any_change_of_its_disk_a_host_loses_nothing_that_was_durable() {
     let seeds = number("SYNCFS_TEARS").unwrap_or(1) as u64;
     all_histories(|_| true, &Deaths::PowerCuts { seeds });

@@ -203,9 +203,11 @@ fn what_was_written_before_a_kill_arrives() {
         rest(hosts);
         write(hosts, 0, "note", 1_200, b"and then it died");
         note[1_200..1_216].copy_from_slice(b"and then it died");
+        let new = noise(2, 3_000);
+        save(hosts, 0, "new", 0, &new);
         hosts.sides[0].kill();
         assert!(hosts.wake(0, Fate::Killed));
-        ends_with(hosts, &[("note", &note)]);
+        ends_with(hosts, &[("new", &new), ("note", &note)]);
     });
 }
 

@@ -16,6 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Which test catches which bug; of histories, within how many seeds at the most.
 const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
     (Bug::ThankBeforeSync, "promises::what_the_peer_has_thanked_for_outlives_its_power", None),
+    (Bug::TrustDisk, "stories::what_both_hosts_had_is_not_taken_back_by_a_disk_that_never_had_it", None),
+    (Bug::ForgetSynced, "stories::what_fsync_returned_for_stays_above_what_the_peer_had", None),
+    (
+        Bug::ForgetUnfinished,
+        "stories::a_change_that_failed_in_the_middle_is_finished_after_a_checkpoint_and_a_kill",
+        None,
+    ),
+    (Bug::ChangeInSight, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
     (Bug::SkipRedo, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
     (Bug::ForgetRedo, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
     (Bug::HalfCut, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),

@@ -183,6 +183,143 @@ fn a_part_written_after_a_power_cut_does_not_take_the_rest_back() {
 }
 
 #[test]
+fn what_both_hosts_had_is_not_taken_back_by_a_disk_that_never_had_it() {
+    for fate in tears() {
+        story(INLINE, |s| {
+            s.write(A, "report", 0, &text(3_000, b'1'));
+            s.fsync(A, "report");
+            s.level();
+            // The peer has the second version, which is on no disk of A's, and A writes to that once more.
+            s.write(A, "report", 0, &text(3_000, b'2'));
+            s.level();
+            s.write(A, "report", 500, &text(100, b'3'));
+            s.crash(A, fate);
+            let found = s.level();
+            assert_eq!(found.len(), 1, "{fate:?}: a copy of what nobody wrote apart");
+            let report = &found["report"];
+            assert_eq!(report.len(), 3_000);
+            assert!(report.iter().all(|byte| b"23".contains(byte)), "{fate:?}: the first version is back");
+        });
+    }
+}
+
+#[test]
+fn what_fsync_returned_for_stays_above_what_the_peer_had() {
+    for fate in tears() {
+        story(INLINE, |s| {
+            s.write(A, "report", 0, &text(3_000, b'1'));
+            s.fsync(A, "report");
+            s.level();
+            s.write(A, "report", 0, &text(3_000, b'2'));
+            s.level();
+            s.cut_link();
+            s.write(A, "report", 500, &text(100, b'3'));
+            calls::set_mode_and_time(s.host(A), "report", 0o600, 1_600_000_000).unwrap();
+            s.fsync(A, "report");
+            s.crash(A, fate);
+            let found = s.level();
+            let mut report = text(3_000, b'2');
+            report[500..600].fill(b'3');
+            assert_eq!(found, BTreeMap::from([("report".to_owned(), report)]), "{fate:?}");
+            assert_eq!(calls::mode(s.host(B), "report"), Some(0o600), "{fate:?}");
+        });
+    }
+}
+
+#[test]
+fn permissions_that_both_hosts_had_do_not_come_undone() {
+    story(INLINE, |s| {
+        s.write(A, "key", 0, &text(1_000, b'k'));
+        s.fsync(A, "key");
+        s.level();
+        calls::set_mode_and_time(s.host(A), "key", 0o600, 1_600_000_000).unwrap();
+        s.level();
+        s.write(A, "key", 0, &text(10, b'K'));
+        s.crash(A, Fate::UnsyncedLost);
+        s.level();
+        assert_eq!([A, B].map(|side| calls::mode(s.host(side), "key")), [Some(0o600); 2]);
+    });
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back_beneath_what_is_written_later() {
+    for fate in tears() {
+        story(INLINE, |s| {
+            s.write(A, "list", 0, &text(3_000, b'1'));
+            s.fsync(A, "list");
+            s.level();
+            calls::truncate(s.host(A), "list", 700).unwrap();
+            s.level();
+            s.write(A, "list", 2_500, &text(100, b'2'));
+            s.crash(A, fate);
+            let list = &s.level()["list"];
+            assert!(list[..700].iter().all(|byte| *byte == b'1'), "{fate:?}");
+            assert!(list[700..].iter().all(|byte| *byte != b'1'), "{fate:?}: what was cut off is back");
+        });
+    }
+}
+
+#[test]
+fn a_change_that_failed_in_the_middle_is_finished_after_a_checkpoint_and_a_kill() {
+    story(INLINE, |s| {
+        let (old, new) = (text(3_000, b'o'), text(2_000, b'n'));
+        s.write(A, "plan", 0, &old);
+        s.level();
+        calls::truncate(s.host(A), "plan", 2_000).unwrap();
+        s.write(A, "plan", 0, &new);
+        s.work(A);
+        s.deliver_from(A);
+        // B's disk takes what is written, and fails when the file is to become shorter.
+        s.hosts.sides[B].disk.fail_truncate(true);
+        s.work(B);
+        s.cut_link();
+        let checkpointed = s.hosts.sides[B].run(|stepped| stepped.checkpoint().map_err(|e| e.to_string()));
+        assert!(matches!(checkpointed, Done::Value(Ok(()))));
+        s.hosts.sides[B].disk.fail_truncate(false);
+        s.crash(B, Fate::Killed);
+        assert_eq!(s.read(B, "plan"), new, "half of a change shows");
+        assert_eq!(s.level(), BTreeMap::from([("plan".to_owned(), new)]));
+    });
+}
+
+#[test]
+fn a_file_edited_by_hand_after_a_kill_is_told() {
+    story(INLINE, |s| {
+        s.write(A, "plan", 0, &text(3_000, b'o'));
+        s.level();
+        s.hosts.sides[B].kill();
+        s.hosts.sides[B].settle(Fate::Killed);
+        s.hosts.pass(Duration::from_secs(5));
+        let by_hand = text(3_000, b'h');
+        s.hosts.sides[B].disk.open(Dir::Root, b"plan", true).unwrap().write_all_at(&by_hand, 0).unwrap();
+        assert!(s.hosts.start(B));
+        assert_eq!(s.level(), BTreeMap::from([("plan".to_owned(), by_hand)]));
+    });
+}
+
+#[test]
+fn what_is_on_its_way_for_a_file_that_grows_meanwhile_is_taken() {
+    story(0, |s| {
+        s.write(A, "log", 0, &text(3_300, b'1'));
+        s.work(A);
+        s.deliver_from(A);
+        s.work(B);
+        s.deliver_from(B);
+        s.work(A);
+        // The answer is there, and the news that the file has grown, before B writes any of it.
+        s.deliver_from(A);
+        s.write(A, "log", 5_000, &text(100, b'2'));
+        s.work(A);
+        s.deliver_from(A);
+        assert!(matches!(s.hosts.turn(B, 1), Done::Value(true)), "the applier has something to do");
+        let mut log = text(3_300, b'1');
+        log.resize(5_000, 0);
+        log.extend(text(100, b'2'));
+        assert_eq!(s.level()["log"], log);
+    });
+}
+
+#[test]
 fn a_program_at_work_in_a_file_that_is_being_compared_loses_nothing() {
     for fate in tears() {
         story(INLINE, |s| {
