@@ -354,7 +354,7 @@ impl Host {
             self.journal.sync(self.journal.end())?;
         }
         for grave in buried {
-            self.unlink_if_there(At::Staging(&grave))?;
+            self.backing.unlink_if_there(At::Staging(&grave))?;
         }
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         ready.into_iter().for_each(|cut| self.tell(Message::Announce(cut)));

@@ -170,4 +170,15 @@ impl Host {
         data.opened(&file, writable);
         Ok(file)
     }
+
+    /// What lies where `id` lies, without opening it.
+    pub(super) fn stat(&self, id: FileId) -> Option<store::Stat> {
+        let (partial, name) = {
+            let share = self.share.lock();
+            let f = share.file(id)?;
+            (f.partial, f.name.clone())
+        };
+        let at = if partial { At::Partial(id) } else { At::Name(name.as_ref()?) };
+        self.backing.stat(at).ok()
+    }
 }

@@ -305,7 +305,7 @@ impl Host {
         let (mut applied, mut acks, mut failed) = (Vec::new(), Vec::new(), None);
         for seq in batch {
             let mut pending = queue.pending.remove(&seq).expect("as above");
-            match self.apply(&mut pending) {
+            match self.apply(&pending) {
                 Ok(Outcome::Applied(more)) => {
                     acks.extend(more);
                     applied.push(pending);

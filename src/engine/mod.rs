@@ -41,9 +41,11 @@
 
 mod apply;
 mod attrs;
+mod bodies;
 mod channel;
 mod checkpoint;
 mod content;
+mod copies;
 mod cutter;
 mod error;
 mod fetch;
@@ -55,6 +57,7 @@ mod life;
 mod live;
 mod location;
 pub mod metadata;
+mod moves;
 mod names;
 mod node;
 mod outbound;
@@ -63,6 +66,7 @@ mod pieces;
 mod queues;
 mod reconcile;
 mod recovery;
+mod redo;
 mod relocate;
 mod replay;
 mod serve;

@@ -43,7 +43,7 @@ impl Host {
         let id = share.next_file();
         let record = Record::Created { file: id, name: name.clone(), size: 0, disk };
         if let Err(error) = self.commit(&mut share, record) {
-            self.unlink_if_there(At::Name(name))?;
+            self.backing.unlink_if_there(At::Name(name))?;
             return Err(error.into());
         }
         let ino = share.ino(id);
@@ -189,9 +189,9 @@ impl Host {
         drop(share);
         data.orphan = Some(missing);
         match partial {
-            true => self.unlink_if_there(At::Partial(id))?,
+            true => self.backing.unlink_if_there(At::Partial(id))?,
             false if told && self.bury(&name, id, None) => {}
-            false => self.unlink_if_there(At::Name(&name))?,
+            false => self.backing.unlink_if_there(At::Name(&name))?,
         }
         drop(data);
         let _ = self.triggers.send(Trigger::Cut(group, None));
@@ -267,13 +267,13 @@ impl Host {
             (false, other) => {
                 self.backing.rename(old, new, RenameFlags::empty())?;
                 if let (Some(true), Some(b)) = (other, b) {
-                    self.unlink_if_there(At::Partial(b))?;
+                    self.backing.unlink_if_there(At::Partial(b))?;
                 }
             }
-            (true, Some(false)) => self.unlink_if_there(new)?,
+            (true, Some(false)) => self.backing.unlink_if_there(new)?,
             (true, Some(true)) => {
                 if let Some(b) = b {
-                    self.unlink_if_there(At::Partial(b))?;
+                    self.backing.unlink_if_there(At::Partial(b))?;
                 }
             }
             (true, None) => {}

@@ -7,7 +7,7 @@ use super::frozen::Frozen;
 use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use crate::store::{Content, File, Time};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -67,6 +67,32 @@ pub struct Nodes(Mutex<HashMap<FileId, Arc<Node>>>);
 pub struct Held {
     nodes: Arc<Nodes>,
     node: Arc<Node>,
+}
+
+/// Files with their data locked, all of them in lock order.
+pub struct Locked<'a> {
+    nodes: &'a [Held],
+    datas: Vec<MutexGuard<'a, Data>>,
+}
+
+impl<'a> Locked<'a> {
+    /// `nodes` in ascending order of their ids.
+    pub fn all(nodes: &'a [Held]) -> Locked<'a> {
+        Locked { nodes, datas: nodes.iter().map(|n| n.data.lock()).collect() }
+    }
+
+    pub fn get(&mut self, id: FileId) -> Option<(&'a Held, &mut Data)> {
+        let at = self.nodes.binary_search_by_key(&id, |n| n.id).ok()?;
+        Some((&self.nodes[at], &mut self.datas[at]))
+    }
+
+    pub fn has(&self, id: FileId) -> bool {
+        self.nodes.binary_search_by_key(&id, |n| n.id).is_ok()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&'a Held, &mut Data)> {
+        self.nodes.iter().zip(self.datas.iter_mut().map(|data| &mut **data))
+    }
 }
 
 /// Files that a peer's cut has just replaced or unlinked. Who looked the name up a moment before finds the

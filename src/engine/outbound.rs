@@ -133,7 +133,7 @@ impl Host {
         drop(share);
         // What was to move together with it moves without.
         together.into_iter().for_each(|file| drop(self.triggers.send(Trigger::Cut(vec![file], None))));
-        Ok(self.unlink_if_there(At::Partial(file))?)
+        Ok(self.backing.unlink_if_there(At::Partial(file))?)
     }
 
     /// Asks the peer for all files that power loss left uncertain.

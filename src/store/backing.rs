@@ -148,6 +148,17 @@ impl Backing {
         create().map_err(Error::io(format!("cannot create {at}")))
     }
 
+    /// As `create`, where what an earlier attempt left may lie in its place.
+    pub fn create_afresh(&self, at: At, mode: u32) -> Result<Content> {
+        match self.create(at, mode) {
+            Err(e) if e.errno() == libc::EEXIST => {
+                self.unlink(at)?;
+                self.create(at, mode)
+            }
+            other => other,
+        }
+    }
+
     /// What lies there, links not followed. Cheap: the errors of a missing file are not dressed up.
     pub fn stat(&self, at: At) -> io::Result<Stat> {
         let (dir, name) = resolve(at)?;
@@ -175,6 +186,13 @@ impl Backing {
             Ok(())
         };
         unlink().map_err(Error::io(format!("cannot remove {at}")))
+    }
+
+    pub fn unlink_if_there(&self, at: At) -> Result<()> {
+        match self.unlink(at) {
+            Err(e) if e.is_not_found() => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes every name durable: what was created, renamed and removed before the call.
