@@ -30,6 +30,15 @@ pub enum Command {
     Unmount(Unmount),
     /// Show syncfs at work: two mounts on this machine, live
     Demo(Demo),
+    /// Break the daemon's connection when it dies; its standard output is what breaks it
+    #[command(hide = true)]
+    Guard(Guard),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Guard {
+    /// The daemon's process
+    pub daemon: i32,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@
 //! control socket goes, for its going tells others that the daemon has ended.
 
 use super::exit::{Exit, Failure};
+use super::guard;
 use super::options::KernelOptions;
 use super::protocol::Request;
 use super::server::{Respond, Server};
@@ -89,6 +90,9 @@ fn live(
     signals: Signals,
 ) -> Result<Past, Failure> {
     let connection = mount::mount(&plan.mount, &mount_options(plan)).map_err(Failure::other)?;
+    if let Err(error) = guard::post(&plan.mount) {
+        tracing::warn!("nobody stands by for the case that this daemon is killed: {error:#}");
+    }
     let settings = Settings {
         target: plan.mount.clone(),
         threads: REQUEST_THREADS,

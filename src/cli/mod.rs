@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`] and [`log`] (a daemon's life), `status`, `flush`, `unmount` over the control socket
+//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `unmount` over the control socket
 //! ([`protocol`], [`server`], [`client`]), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -15,6 +15,7 @@ mod daemon;
 mod demo;
 pub mod exit;
 mod flush;
+mod guard;
 mod keygen;
 mod log;
 mod mount;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Flush(args) => flush::run(args),
         Command::Unmount(args) => unmount::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Guard(args) => guard::run(args),
     };
     exit::end(outcome)
 }

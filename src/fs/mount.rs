@@ -8,8 +8,10 @@
 //! unmounted; the descriptor handed out closes on exec.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,6 +23,8 @@ use std::process::{Command, Stdio};
 const TYPE: &str = "fuse.syncfs";
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
+/// Where the kernel's connections to FUSE daemons are shown.
+const CONTROL: &str = "/sys/fs/fuse/connections";
 
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -114,6 +118,30 @@ pub fn abort(target: &Path) -> Result<()> {
         other => other,
     }
     .map_err(|e| failed("can't cut off the dead daemon of", target, e.into()))
+}
+
+/// A file that breaks the connection of the syncfs mounted at `target` when something is written to it: of that one,
+/// never of a later one.
+pub fn breaker(target: &Path) -> Result<File> {
+    let mount = mounts()?.into_iter().rev().find(|mount| mount.target == target);
+    let mount = mount.ok_or_else(|| failed("no mount at", target, io::ErrorKind::NotFound.into()))?;
+    let name = format!("{}/abort", rustix::fs::minor(mount.device));
+    let path = Path::new(CONTROL).join(&name);
+    match File::options().write(true).open(&path) {
+        // Nobody has mounted the control file system; root can look into it all the same.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let context = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC);
+            let root = context.and_then(|context| {
+                fsconfig_create(&context)?;
+                fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+            });
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = root.and_then(|root| rustix::fs::openat(root, name.as_str(), flags, Mode::empty()));
+            file.map(File::from).map_err(io::Error::from)
+        }
+        other => other,
+    }
+    .map_err(|e| failed("can't open", &path, e))
 }
 
 /// Whether the topmost mount at `target` is a syncfs, live or dead.

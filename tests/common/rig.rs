@@ -235,20 +235,7 @@ impl Host {
     pub fn kill(&mut self) {
         let mut daemon = self.daemon.take().expect("runs");
         daemon.signal(Signal::KILL);
-        if daemon.ended_within(Duration::from_secs(2)).is_none() {
-            // One of its threads is in the kernel, waiting for a program that waits for the daemon: the next mount
-            // would cut the connection as well.
-            let _ = rustix::mount::unmount(&self.dir, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
-        }
         daemon.ended().expect("nothing outlives SIGKILL");
-    }
-
-    /// `kill -9` without waiting for the end, which may not come before somebody mounts again: one of its
-    /// threads can be in the kernel, waiting for a program that waits for the daemon.
-    pub fn kill_and_go_on(&mut self) -> Program {
-        let daemon = self.daemon.take().expect("runs");
-        daemon.signal(Signal::KILL);
-        daemon
     }
 
     /// How the daemon ended, if it does.

@@ -53,7 +53,6 @@ fn a_database_has_all_that_was_committed_after_a_power_cut() {
 }
 
 #[test]
-#[ignore = "after some power cuts the two sides do not get level"]
 fn after_a_power_cut_databases_are_whole_on_both_sides() {
     databases(Kind::Ext4, Demand::Healed);
     databases(Kind::Xfs, Demand::Healed);
