@@ -131,16 +131,13 @@ impl Program {
 
     /// Its end, if it comes in time.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.ended_within(PATIENCE)
-    }
-
-    fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {
-        let pid = Pid::from_child(&self.child);
-        if let Ok(watch) = pidfd_open(pid, PidfdFlags::empty()) {
-            let patience = Timespec::try_from(time).expect("small");
-            let _ = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience));
-        }
-        self.child.try_wait().expect("our child")
+        let Ok(watch) = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()) else {
+            return self.child.try_wait().expect("our child");
+        };
+        let patience = Timespec::try_from(PATIENCE).expect("small");
+        let ended = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience)).is_ok_and(|n| n > 0);
+        // Dead, it is first seen by who traces it.
+        ended.then(|| self.child.wait().expect("our child"))
     }
 
     pub fn signal(&self, signal: Signal) {
