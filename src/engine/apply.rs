@@ -15,7 +15,7 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::FileCut;
 use crate::model::file::File;
 use crate::model::ids::{FileId, LogPosition};
-use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
+use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge, judge_again};
 use crate::model::message::Ack;
 use crate::model::name::Name;
 use crate::model::record::{CutMark, Record, Taken};
@@ -82,6 +82,7 @@ impl Host {
     /// The verdicts over a cut, where everything is there that they ask for.
     fn verdicts(&self, pending: &Pending) -> Option<Vec<Verdict>> {
         let share = self.share.lock();
+        let judge = if pending.again { judge_again } else { judge };
         let verdicts = judge(&share, self.peer(&share), &pending.cut);
         if !matches!(self.readiness(&share, pending, &verdicts), Readiness::Ready) {
             return None;
@@ -205,7 +206,9 @@ impl Host {
         }
         for (cut, verdict) in each() {
             let unsettled = share.file(cut.file).is_some_and(|f| f.unsettled);
-            if let (BodyVerdict::Nothing, Some(body), true) = (&verdict.body, &cut.body, unsettled) {
+            if let (BodyVerdict::Nothing, Some(body), true) =
+                (&verdict.body, &cut.body, unsettled && !pending.again)
+            {
                 after.older.push((cut.file, body.version.clone()));
             }
             if let (PlaceVerdict::Keep, Some(place)) = (&verdict.place, &cut.place) {

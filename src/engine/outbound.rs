@@ -62,10 +62,15 @@ impl Host {
         if acks.is_empty() {
             return;
         }
-        let committed = self.commit(&mut self.share.lock(), Record::Thanked { acks });
-        if let Err(error) = committed {
+        let mut share = self.share.lock();
+        let mut gone: BTreeSet<FileId> = acks.iter().map(|ack| ack.file).collect();
+        gone.retain(|id| share.file(*id).is_some());
+        if let Err(error) = self.commit(&mut share, Record::Thanked { acks }) {
             tracing::error!("an acknowledgement could not be journaled: {error}");
         }
+        // A cut that failed does not bring back what is forgotten: the peer has followed the unlink since.
+        gone.retain(|id| share.file(*id).is_none());
+        self.unfinished.lock().pass_over(&gone);
     }
 
     /// The peer could not complete a cut, because it was given up here: it is told anew.

@@ -78,7 +78,7 @@ pub(super) struct Redo {
 }
 
 /// Cuts that failed in the middle. They outlive checkpoints, for they may show by half: until they are applied, or
-/// later ones for all their files are.
+/// later ones for all their files are, or these are forgotten.
 #[derive(Default)]
 pub(super) struct Unfinished(Vec<Redo>);
 
@@ -126,9 +126,8 @@ impl Queue {
 }
 
 impl Redo {
-    /// `later` was applied: what this one has to say of its files is of no matter any more.
-    pub fn pass_over(&mut self, later: &Cut) {
-        let files: BTreeSet<FileId> = later.files.iter().map(|f| f.file).collect();
+    /// What it has to say of `files` is of no matter any more.
+    pub fn pass_over(&mut self, files: &BTreeSet<FileId>) {
         self.cut.files.retain(|f| !files.contains(&f.file));
         self.staged.retain(|s| !files.contains(&s.0));
     }
@@ -142,7 +141,12 @@ impl Unfinished {
     }
 
     pub fn applied(&mut self, cut: &Cut) {
-        self.0.iter_mut().for_each(|redo| redo.pass_over(cut));
+        self.pass_over(&cut.files.iter().map(|f| f.file).collect());
+    }
+
+    /// As [`Redo::pass_over`], for all.
+    pub fn pass_over(&mut self, files: &BTreeSet<FileId>) {
+        self.0.iter_mut().for_each(|redo| redo.pass_over(files));
         self.0.retain(|redo| !redo.cut.files.is_empty());
     }
 

@@ -11,14 +11,23 @@ use crate::store::{self, At};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Host {
-    /// Applies again what a crash cut short. Where that fails, what it may have left under `names` goes, and of the
-    /// files that it was changing (`midway`) nobody knows what they are before the peer has been asked.
+    /// Applies again what a crash cut short, once what it may have left under `names` is gone. Of the files that it was
+    /// changing (`midway`), where that fails or leaves them uncertain, nobody knows what they are before the peer has
+    /// been asked.
     pub(super) fn redo(
         &self,
         cuts: Vec<Redo>,
         names: &BTreeSet<Name>,
         midway: &BTreeSet<FileId>,
     ) -> store::Result<()> {
+        // What is half of a new file goes for good before a record says that this file lies there: where power fails
+        // once more, it would be taken for it.
+        for name in names {
+            if self.share.lock().named(name).is_none() {
+                self.backing.unlink_if_there(At::Name(name))?;
+            }
+        }
+        self.backing.sync_names()?;
         for Redo { cut, staged } in cuts {
             let mut content = BTreeMap::new();
             for (id, have) in staged {
@@ -36,15 +45,11 @@ impl Host {
                 Ok(Outcome::NotReady) => tracing::info!("cut {seq} of the peer will come anew"),
                 Err(error) => tracing::error!("cut {seq} of the peer can't be applied again: {error}"),
             }
-            if !matches!(outcome, Ok(Outcome::Applied(_))) {
-                let half = pending.cut.files.iter().map(|f| f.file).filter(|id| midway.contains(id));
-                half.into_iter().try_for_each(|id| self.doubt(id))?;
-            }
-        }
-        for name in names {
-            if self.share.lock().named(name).is_none() {
-                self.backing.unlink_if_there(At::Name(name))?;
-            }
+            let applied = matches!(outcome, Ok(Outcome::Applied(_)));
+            let uncertain = |id: FileId| self.share.lock().file(id).is_some_and(|f| f.unsettled);
+            let half = pending.cut.files.iter().map(|f| f.file).filter(|id| midway.contains(id));
+            let half: Vec<FileId> = half.filter(|id| !applied || uncertain(*id)).collect();
+            half.into_iter().try_for_each(|id| self.doubt(id))?;
         }
         Ok(())
     }

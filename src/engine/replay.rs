@@ -138,6 +138,13 @@ impl Replay<'_> {
                 self.share.apply(&record);
                 self.took(from, lsn, files);
             }
+            Record::Thanked { ref acks } => {
+                let mut gone: BTreeSet<FileId> = acks.iter().map(|ack| ack.file).collect();
+                gone.retain(|id| self.share.file(*id).is_some());
+                self.share.apply(&record);
+                gone.retain(|id| self.share.file(*id).is_none());
+                self.pass_over(&gone, |_, _| true);
+            }
             Record::Durable { ref cuts } => self.durable(cuts),
             // After a loss the delivered bytes themselves may be gone: they are fetched again, ...
             Record::Present { .. } if self.end == End::Lost => {}
@@ -196,12 +203,21 @@ impl Replay<'_> {
     fn took(&mut self, from: LogPosition, lsn: Lsn, files: &[Taken]) {
         let Some(done) = self.cuts.get_mut(&(from.writer, from.seq)) else { return };
         done.taken = Some((lsn, files.to_vec()));
-        let (begun, over) = (done.begun, done.redo.cut.clone());
-        self.cuts.retain(|(writer, seq), cut| {
-            // Of one writer by their numbers: what failed is begun once more, after others that wait behind it.
-            let later = if *writer == from.writer { *seq > from.seq } else { cut.begun > begun };
-            cut.taken.is_some() || later || {
-                cut.redo.pass_over(&over);
+        let (begun, files) = (done.begun, done.redo.cut.files.iter().map(|f| f.file).collect());
+        // Of one writer by their numbers: what failed is begun once more, after others that wait behind it.
+        self.pass_over(
+            &files,
+            |(writer, seq), cut| {
+                if *writer == from.writer { *seq <= from.seq } else { cut.begun <= begun }
+            },
+        );
+    }
+
+    /// What `earlier` cuts that came to no end have to say of `files` is of no matter any more.
+    fn pass_over(&mut self, files: &BTreeSet<FileId>, earlier: impl Fn(&(WriterId, Seq), &Taking) -> bool) {
+        self.cuts.retain(|key, cut| {
+            cut.taken.is_some() || !earlier(key, cut) || {
+                cut.redo.pass_over(files);
                 !cut.redo.cut.files.is_empty()
             }
         });

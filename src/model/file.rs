@@ -259,16 +259,20 @@ impl File {
     }
 
     /// The peer has `theirs`, of `size` bytes, which includes our cuts up to `seq`; what is not dirty is as
-    /// it is there.
-    pub(super) fn agree(&mut self, theirs: &Version, size: u64, seq: Seq) {
-        self.dirty.thank(seq);
+    /// it is there. What stays ours is a new version: power loss may have left other bytes than our last cut told of,
+    /// and the peer may still have some of those.
+    pub(super) fn agree(&mut self, theirs: &Version, size: u64, seq: Seq, tag: Seq) {
+        let mut ours: ChunkSet = self.dirty.since(seq).collect();
         self.body_acked = self.body_acked.max(seq);
         if self.size > size {
             // What the peer never had.
             let mut beyond = ChunkSet::of(size / CHUNK..chunk::count(self.size));
             beyond.subtract(&self.missing);
-            beyond.iter().for_each(|range| self.dirty.mark(range, self.body_cut.max(1)));
+            ours.extend(&beyond);
         }
+        self.dirty = Dirty::default();
+        ours.iter().for_each(|range| self.dirty.mark(range, tag));
+        self.body_tag = tag;
         (self.base, self.base_size) = (theirs.clone(), size);
         self.unsettled = false;
     }

@@ -109,6 +109,20 @@ pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
     cut.files.iter().zip(places).map(judge_file).collect()
 }
 
+/// Judges a cut that was heard before a crash. The peer may have taken since what was told from here, and that may have
+/// gone with the power: a cut that does not know of it makes nothing certain, what the peer has now is asked first.
+pub fn judge_again(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
+    let is_behind = |file: &FileCut| {
+        let ours = share.file(file.file).filter(|f| f.unsettled);
+        ours.zip(file.body.as_ref()).is_some_and(|(f, body)| f.body.order(&body.version) == Order::After)
+    };
+    let mut verdicts = judge(share, peer, cut);
+    for (verdict, _) in verdicts.iter_mut().zip(&cut.files).filter(|(_, file)| is_behind(file)) {
+        verdict.body = BodyVerdict::Nothing;
+    }
+    verdicts
+}
+
 fn judge_place(
     share: &Share,
     peer: ReplicaId,
@@ -328,6 +342,37 @@ mod tests {
         // With that one out of the way all move.
         share.apply(&Record::Moved { moves: vec![(id(files + 1), None)] });
         assert!(judge(&share, PEER, &chain).iter().all(|v| v.place == PlaceVerdict::Take));
+    }
+
+    /// The peer told of the first version before it heard of the second, and may have that by now.
+    #[test]
+    fn a_cut_from_before_a_crash_makes_nothing_certain_that_was_told_since() {
+        use super::super::cut::Attrs;
+        let mut share = share(1);
+        let cut_of = |version: Version| {
+            let attrs = Attrs { size: 0, mode: 0o644, uid: 0, gid: 0, mtime: 5, xattrs: Vec::new() };
+            let body = BodyCut {
+                version,
+                base: Version::default(),
+                attrs,
+                stamp: 5,
+                changed: Vec::new(),
+                lacks: ChunkSet::new(),
+                pieces: Vec::new(),
+                sha256: [0; 32],
+                told: 0,
+            };
+            cut(vec![FileCut { file: id(1), place: None, body: Some(body) }])
+        };
+        let first = cut_of(share.file(id(1)).unwrap().body.clone());
+        share.apply(&Record::Touched { file: id(1), attrs: true });
+        let marks = vec![CutMark { file: id(1), place: false, body: true, stamp: 6, mtime: 6 }];
+        share.apply(&Record::Cut { seq: 2, marks });
+        let second = cut_of(share.file(id(1)).unwrap().body.clone());
+        share.apply(&Record::Unsettled { file: id(1), size: 0, disk: 1, shaky: Default::default() });
+        assert_eq!(judge_again(&share, PEER, &first)[0].body, BodyVerdict::Nothing);
+        assert_eq!(judge(&share, PEER, &first)[0].body, BodyVerdict::Agree(ChunkSet::new()));
+        assert_eq!(judge_again(&share, PEER, &second)[0].body, BodyVerdict::Take(ChunkSet::new()));
     }
 
     #[test]

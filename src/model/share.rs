@@ -457,6 +457,7 @@ impl Share {
     }
 
     fn take(&mut self, from: LogPosition, files: &[Taken]) {
+        let tag = self.header.head + 1;
         self.header.followed = match self.header.followed {
             Some(old) if old.writer == from.writer && old.seq > from.seq => Some(old),
             _ => Some(from),
@@ -492,7 +493,7 @@ impl Share {
             }
             if let Some(body) = &taken.body {
                 let ours = self.ours_in(&body.version);
-                self.change(taken.file, |f| take_body(f, body, ours));
+                self.change(taken.file, |f| take_body(f, body, ours, tag));
             }
             self.refresh(taken.file);
             if let Some(bond) = self.files[&taken.file].bond {
@@ -567,15 +568,15 @@ impl Share {
     }
 }
 
-/// The body is the peer's now, which includes our cuts up to `ours`.
-fn take_body(file: &mut File, body: &TakenBody, ours: Seq) {
+/// The body is the peer's now, which includes our cuts up to `ours`; what stays ours counts as changed at `tag`.
+fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     file.mtime = Some(body.mtime);
     if let Some(agreed) = body.agreed {
         file.set_size(body.size);
         body.changed.iter().for_each(|range| file.hold(&range));
         file.missing.extend(&body.missing);
         file.partial = body.partial;
-        file.agree(&body.version, agreed.size, agreed.seq);
+        file.agree(&body.version, agreed.size, agreed.seq, tag);
         return;
     }
     let unsettled = std::mem::take(&mut file.unsettled);

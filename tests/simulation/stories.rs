@@ -283,6 +283,42 @@ fn a_change_that_failed_in_the_middle_is_finished_after_a_checkpoint_and_a_kill(
 }
 
 #[test]
+fn a_change_that_failed_does_not_bring_back_what_was_unlinked_since() {
+    for checkpointed in [false, true] {
+        story(INLINE, |s| {
+            s.write(B, "plan", 0, &text(3_000, b'o'));
+            s.write(B, "draft", 0, &text(3_000, b'd'));
+            s.level();
+            s.cut_link();
+            calls::truncate(s.host(A), "plan", 2_000).unwrap();
+            s.host(B).unlink(b"draft").unwrap();
+            // B, which has never had anything of A's own, is told of all that A has.
+            s.hosts.connect();
+            s.deliver_from(B);
+            s.work(A);
+            s.deliver_from(A);
+            // The change to the plan fails, so that of the draft, which stands behind it, is not begun.
+            s.hosts.sides[B].disk.fail_truncate(true);
+            s.work(B);
+            s.deliver_from(B);
+            s.work(A);
+            s.deliver_from(A);
+            s.work(B);
+            s.cut_link();
+            s.work(B);
+            s.hosts.sides[B].disk.fail_truncate(false);
+            if checkpointed {
+                let done = s.hosts.sides[B].run(|stepped| stepped.checkpoint().map_err(|e| e.to_string()));
+                assert!(matches!(done, Done::Value(Ok(()))));
+            }
+            s.crash(B, Fate::Killed);
+            assert_eq!(s.names(B), ["plan"], "a file that both have unlinked is there again");
+            assert_eq!(s.level(), BTreeMap::from([("plan".to_owned(), text(2_000, b'o'))]));
+        });
+    }
+}
+
+#[test]
 fn a_file_edited_by_hand_after_a_kill_is_told() {
     story(INLINE, |s| {
         s.write(A, "plan", 0, &text(3_000, b'o'));

@@ -23,6 +23,8 @@ pub struct Tracked {
     older: Vec<Vec<u8>>,
     /// Names since the last certain one, which is the first; `None`: not there.
     pub names: Vec<Option<String>>,
+    /// The other host has it, or had: what becomes of its name is told, and so durable, before a rest.
+    told: bool,
 }
 
 impl Tracked {
@@ -105,10 +107,13 @@ impl Users {
         self.files[file].names.push(name.map(str::to_owned));
     }
 
-    /// What was there at the last system call is all there is: nothing is uncertain any more.
-    pub fn settle(&mut self) {
-        self.files.retain(|f| f.name().is_some());
-        for file in &mut self.files {
+    /// What was there at the last system call is all there is: nothing is uncertain any more. But a file that was
+    /// unlinked before the other host heard of it concerns nobody, and nobody has synced its unlink: as on every
+    /// file system it may be back after the next power loss. With `torn` that has just been, and did not bring it.
+    pub fn settle(&mut self, torn: bool) {
+        self.files.retain(|f| f.name().is_some() || !(f.told || torn));
+        for file in self.files.iter_mut().filter(|f| f.name().is_some()) {
+            file.told = true;
             let last = file.contents.len() - 1;
             file.older.extend(file.contents.drain(..last));
             file.names.drain(..file.names.len() - 1);

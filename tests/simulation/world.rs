@@ -149,7 +149,7 @@ impl World {
             let actual = files.iter().filter(mine).map(|(n, b)| (n.clone(), b.clone())).collect();
             let torn = std::mem::take(&mut self.torn[side]);
             self.users[side].adopt(&actual, torn).map_err(|e| format!("at rest, of host {side}: {e}"))?;
-            self.users[side].settle();
+            self.users[side].settle(torn);
         }
         Ok(())
     }
