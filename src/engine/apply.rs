@@ -3,6 +3,8 @@
 //! Under the directory lock and the locks of all its files: what changed here since is cut first, the
 //! verdicts fall, content and names change, and one `Took` record says what became of it. A crash in
 //! between repeats the whole from its redo record.
+//!
+//! Invariant: nobody gets a lock on a file between the last look at its locks and the kernel's forgetting it.
 
 use super::copies::Copy;
 use super::host::Host;
@@ -55,7 +57,7 @@ impl Verdict {
 impl Host {
     pub(super) fn apply(&self, pending: &Pending) -> store::Result<Outcome> {
         let mut after = After::default();
-        let acks = {
+        let (acks, hold) = {
             let _names = self.names.write();
             let nodes = self.nodes_of(&pending.cut);
             let mut locked = Locked::all(&nodes);
@@ -64,6 +66,12 @@ impl Host {
             }
             self.cut_silently(&mut locked)?;
             let Some(verdicts) = self.verdicts(pending) else { return Ok(Outcome::NotReady) };
+            let changes = |node: &&Held| verdicts.iter().any(|v| v.file == node.id && v.touches());
+            let inos: Vec<u64> = nodes.iter().filter(changes).map(|node| node.ino).collect();
+            let hold = self.locks.try_hold(&inos);
+            if hold.is_none() && pending.is_patient() {
+                return Ok(Outcome::NotReady);
+            }
             for verdict in &verdicts {
                 if let PlaceVerdict::TakeFrom(ours) = verdict.place {
                     after.names.extend(self.step_aside(ours, &pending.cut)?);
@@ -73,9 +81,11 @@ impl Host {
             let taken = self.bring_about(pending, &verdicts, &mut locked, (&copies, &same), &mut after)?;
             let acks = self.conclude(pending, &verdicts, &taken, &mut after)?;
             after.names.extend(self.publish(copies)?);
-            acks
+            (acks, hold)
         };
         self.follow_up(after);
+        // Who locks a file now sees nothing of what it was: the kernel has forgotten it.
+        self.kernel.afterwards(move || drop(hold));
         Ok(Outcome::Applied(acks))
     }
 

@@ -437,7 +437,7 @@ impl Host {
         if !wait.is_empty() {
             return Readiness::Wait(wait);
         }
-        if pending.since.elapsed() < LOCK_PATIENCE && locked.iter().any(|ino| self.locks.held(*ino)) {
+        if pending.is_patient() && locked.iter().any(|ino| self.locks.held(*ino)) {
             return Readiness::Locked(locked);
         }
         Readiness::Ready

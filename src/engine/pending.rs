@@ -182,6 +182,11 @@ impl Pending {
         }
     }
 
+    /// Whether it still waits for programs that hold locks.
+    pub(super) fn is_patient(&self) -> bool {
+        self.since.elapsed() < LOCK_PATIENCE
+    }
+
     /// Whether `file`, which is to become as `body` says, has that content already.
     pub(super) fn brings_the_same(
         &self,

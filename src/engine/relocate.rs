@@ -55,6 +55,12 @@ pub(super) fn changing(file: FileId) -> String {
     format!("changing-{file}")
 }
 
+/// A mark in staging: the file has been put back since, but what lies there may be half of a change. It stays until
+/// that change is applied again, though recovery die before.
+fn midway(file: FileId) -> String {
+    format!("midway-{file}")
+}
+
 type Moves = Vec<(FileId, Option<Name>)>;
 
 impl Reconciler<'_> {
@@ -180,6 +186,7 @@ impl Reconciler<'_> {
         // Moves that a crash left half-way, files that were being changed, and copies that were kept and not
         // shown yet.
         for (staging, inode) in self.backing.list_staging()? {
+            self.midway.extend(staging.strip_prefix("midway-").and_then(|id| id.parse::<FileId>().ok()));
             if let Some((id, Some(to))) = wanted.get(&inode)
                 && !aside.iter().any(|(s, _, _)| *s == staging)
             {
@@ -189,6 +196,7 @@ impl Reconciler<'_> {
         for (staging, id, to) in aside {
             if staging == changing(id) {
                 self.midway.insert(id);
+                self.backing.create_afresh(At::Staging(&midway(id)), 0o600)?;
             }
             let stands = self.backing.stat(At::Name(&to)).ok();
             let gone = |ino: u64| wanted.get(&ino).is_some_and(|(_, name)| name.is_none());

@@ -35,7 +35,7 @@ enum Order {
     Entry(Vec<u8>),
     Deleted(Ino, Vec<u8>),
     WriteBack,
-    Drain(Sender<()>),
+    Act(Box<dyn FnOnce() + Send>),
 }
 
 impl Kernel {
@@ -76,11 +76,16 @@ impl Kernel {
         self.order(Order::WriteBack);
     }
 
+    /// `act` happens once all orders given before are carried out. Where nothing is mounted it is dropped.
+    pub fn afterwards(&self, act: impl FnOnce() + Send + 'static) {
+        self.order(Order::Act(Box::new(act)));
+    }
+
     /// Waits until all orders given before are carried out. Never call it in a request handler or
     /// holding a lock that one takes: the kernel may be waiting for that very handler.
     pub fn drain(&self) {
         let (done, wait) = mpsc::channel();
-        self.order(Order::Drain(done));
+        self.afterwards(move || _ = done.send(()));
         // An error means that the mount went, and the order with it.
         let _ = wait.recv();
     }
@@ -120,8 +125,8 @@ fn carry_out(notifier: &Notifier, target: &Path, orders: &Receiver<Order>) {
                 notifier.delete(parent, INodeNo(ino), name).and_then(|()| notifier.inval_entry(parent, name))
             }
             Order::WriteBack => write_back(target),
-            Order::Drain(done) => {
-                let _ = done.send(());
+            Order::Act(act) => {
+                act();
                 Ok(())
             }
         };

@@ -52,8 +52,8 @@ struct Shared {
 struct File {
     granted: Vec<Granted>,
     waiters: Vec<Waiter>,
-    /// Lockers are kept out.
-    on_hold: bool,
+    /// How many keep lockers out.
+    holds: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ impl LockTable {
             return Answer::Now(Err(error));
         }
         let file = files.entry(ino).or_default();
-        if blocked || acquires && file.on_hold {
+        if blocked || acquires && file.holds > 0 {
             let (answer, granted) = oneshot::channel();
             file.waiters.push(Waiter { wanted, impatient: !wait, answer });
             let shared = self.shared.clone();
@@ -141,37 +141,27 @@ impl LockTable {
 
     /// Waits until none of `inos` is locked.
     pub async fn until_free(&self, inos: &[Ino]) {
-        self.until(|table| (!inos.iter().any(|ino| table.held(*ino))).then_some(())).await
-    }
-
-    /// Keeps lockers out of `inos` while the hold lives, if none of them is locked or held now.
-    pub fn try_hold(&self, inos: &[Ino]) -> Option<Hold> {
-        let mut files = self.shared.files.lock();
-        if inos.iter().any(|ino| files.get(ino).is_some_and(|file| file.on_hold || !file.granted.is_empty()))
-        {
-            return None;
-        }
-        for ino in inos {
-            files.entry(*ino).or_default().on_hold = true;
-        }
-        Some(Hold { shared: self.shared.clone(), inos: inos.to_owned() })
-    }
-
-    /// Waits until none of `inos` is locked or held, then keeps lockers out.
-    pub async fn hold(&self, inos: &[Ino]) -> Hold {
-        self.until(|table| table.try_hold(inos)).await
-    }
-
-    async fn until<T>(&self, mut ready: impl FnMut(&LockTable) -> Option<T>) -> T {
         loop {
             let mut freed = std::pin::pin!(self.shared.freed.notified());
             // Registered before looking, or a release in between would go unheard.
             freed.as_mut().enable();
-            if let Some(result) = ready(self) {
-                return result;
+            if !inos.iter().any(|ino| self.held(*ino)) {
+                return;
             }
             freed.await;
         }
+    }
+
+    /// Keeps lockers out of `inos` while the hold lives, if none of them is locked now. Holds don't exclude one another.
+    pub fn try_hold(&self, inos: &[Ino]) -> Option<Hold> {
+        let mut files = self.shared.files.lock();
+        if inos.iter().any(|ino| files.get(ino).is_some_and(|file| !file.granted.is_empty())) {
+            return None;
+        }
+        for ino in inos {
+            files.entry(*ino).or_default().holds += 1;
+        }
+        Some(Hold { shared: self.shared.clone(), inos: inos.to_owned() })
     }
 
     fn release(&self, ino: Ino, goes: impl Fn(&Granted) -> bool) {
@@ -195,7 +185,7 @@ impl Drop for Hold {
         let mut files = self.shared.files.lock();
         for ino in &self.inos {
             if let Some(file) = files.get_mut(ino) {
-                file.on_hold = false;
+                file.holds -= 1;
             }
             self.shared.settle(&mut files, *ino);
         }
@@ -214,7 +204,7 @@ impl Shared {
     fn tidy(&self, files: &mut HashMap<Ino, File>, ino: Ino) {
         if let Some(file) = files.get(&ino)
             && file.granted.is_empty()
-            && !file.on_hold
+            && file.holds == 0
         {
             if file.waiters.is_empty() {
                 files.remove(&ino);
@@ -227,7 +217,7 @@ impl Shared {
 impl File {
     /// Lets in, in order, whoever nobody stands before.
     fn serve(&mut self) {
-        if self.on_hold {
+        if self.holds > 0 {
             return;
         }
         let mut index = 0;
@@ -557,13 +547,15 @@ mod tests {
         let table = LockTable::new();
         now(&table, 1, lock(0, 9, Shared)).unwrap();
         assert!(table.try_hold(&[INO, 8]).is_none());
-        let mut waits = Box::pin(table.hold(&[INO, 8]));
-        assert!(ready(&mut waits).is_none());
+        let mut free = Box::pin(table.until_free(&[INO, 8]));
+        assert!(ready(&mut free).is_none());
         table.release_owner(INO, 1);
-        let hold = ready(&mut waits).expect("free");
-        assert!(table.try_hold(&[8]).is_none());
+        assert!(ready(&mut free).is_some());
+        let (hold, other) = (table.try_hold(&[INO, 8]).expect("free"), table.try_hold(&[INO]).expect("free"));
         let mut impatient = later(&table, 1, lock(0, 9, Exclusive), false);
         let mut second = later(&table, 2, lock(0, 9, Exclusive), false);
+        assert!(ready(&mut impatient).is_none());
+        drop(other);
         assert!(ready(&mut impatient).is_none());
         drop(hold);
         assert!(matches!(ready(&mut impatient), Some(Ok(()))));

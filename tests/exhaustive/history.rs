@@ -19,7 +19,7 @@ pub enum Schedule {
     Apart,
 }
 
-/// The one crash: on which side, at which of its effects from the history's beginning, and how.
+/// The one crash, or the one and another in its recovery: on which side, at which of its effects from the history's beginning, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Crash {
     pub side: usize,
@@ -27,6 +27,8 @@ pub struct Crash {
     /// So much of a write is done.
     pub bytes: usize,
     pub fate: Fate,
+    /// Killed once more at that effect of its recovery.
+    pub again: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Plan {
 pub struct Outcome {
     /// Effects on the disk of either side.
     pub effects: [u64; 2],
+    /// Effects of the recovery.
+    pub recovery: u64,
     /// The length of the write that the crash was in.
     pub died_in: Option<usize>,
 }
@@ -70,6 +74,7 @@ struct History {
     hosts: Hosts,
     ledger: Ledger,
     crash: Option<Crash>,
+    recovery: u64,
 }
 
 impl Plan {
@@ -84,7 +89,7 @@ impl Plan {
             let hosts = Hosts::new([beginning.0[0].snapshot(), beginning.0[1].snapshot()]);
             let handle = hosts.handle();
             let _inside = handle.enter();
-            History { hosts, ledger: Ledger::default(), crash }.run(self)
+            History { hosts, ledger: Ledger::default(), crash, recovery: 0 }.run(self)
         };
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -129,7 +134,7 @@ impl History {
         }
         let effects = [0, 1].map(|side| self.hosts.sides[side].disk.effects() - begun[side]);
         let died_in = crash.and_then(|crash| self.hosts.sides[crash.side].disk.died_in());
-        Ok(Some(Outcome { effects, died_in }))
+        Ok(Some(Outcome { effects, recovery: self.recovery, died_in }))
     }
 
     fn perform(&mut self, side: usize, calls: Vec<Call>) -> Result<(), String> {
@@ -155,8 +160,20 @@ impl History {
     fn recover(&mut self, side: usize) -> Result<(), String> {
         let crash = self.crash.take().ok_or("a process died of nothing")?;
         let other = shown(self.hosts.host(1 - side));
-        if !self.hosts.wake(side, crash.fate) {
-            return Err("recovery died of nothing".into());
+        self.hosts.sides[side].settle(crash.fate);
+        let begun = self.hosts.sides[side].disk.effects();
+        if let Some(effect) = crash.again {
+            self.hosts.sides[side].disk.die_at(Some(begun + effect));
+        }
+        let recovered = self.hosts.start(side);
+        match crash.again {
+            None if !recovered => return Err("recovery died of nothing".into()),
+            None => self.recovery = self.hosts.sides[side].disk.effects() - begun,
+            Some(_) if recovered => return Err("the second crash never came".into()),
+            Some(_) if !self.hosts.wake(side, Fate::Killed) => {
+                return Err("the second recovery died of nothing".into());
+            }
+            Some(_) => {}
         }
         let shows = shown(self.hosts.host(side));
         if crash.fate.loses_power() {

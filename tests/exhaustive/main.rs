@@ -23,6 +23,8 @@ use std::time::Instant;
 enum Deaths {
     /// Kills: at each change, and after so many prefixes of each write.
     Kills { prefixes: usize },
+    /// Kills, and one more at each change of each recovery.
+    KillsTwice,
     /// Power cuts: one that takes all that was not synced, and so many that tear by chance.
     PowerCuts { seeds: u64 },
 }
@@ -32,6 +34,7 @@ impl Deaths {
     fn stride(&self) -> usize {
         match self {
             Deaths::Kills { .. } => 4,
+            Deaths::KillsTwice => 16,
             Deaths::PowerCuts { .. } => 12,
         }
     }
@@ -89,8 +92,15 @@ fn crashes(
         if plan.operations.len() == 1 { 1 } else { number("SYNCFS_STRIDE").unwrap_or(deaths.stride()) };
     for side in 0..2 {
         for effect in (1..=outcome.effects[side]).skip(nth % stride).step_by(stride) {
-            let mut die = |bytes, fate| run(Some(Crash { side, effect, bytes, fate }));
+            let mut crash = |bytes, fate, again| run(Some(Crash { side, effect, bytes, fate, again }));
+            let mut die = |bytes, fate| crash(bytes, fate, None);
             match *deaths {
+                Deaths::KillsTwice => {
+                    let recovery = die(0, Fate::Killed).map_or(0, |outcome| outcome.recovery);
+                    for again in 1..=recovery {
+                        crash(0, Fate::Killed, Some(again));
+                    }
+                }
                 Deaths::Kills { prefixes } => {
                     let write = die(0, Fate::Killed).and_then(|o| o.died_in).unwrap_or(0);
                     let steps = prefixes.min(write.saturating_sub(1));
@@ -161,6 +171,11 @@ fn killed_at_any_change_of_its_disk_a_host_loses_nothing() {
 #[test]
 fn killed_while_both_hosts_changed_the_same_things_a_host_loses_nothing() {
     all_histories(Plan::is_at_once, &kills());
+}
+
+#[test]
+fn killed_once_more_while_it_recovers_a_host_loses_nothing() {
+    all_histories(|_| true, &Deaths::KillsTwice);
 }
 
 #[test]
