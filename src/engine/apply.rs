@@ -78,6 +78,9 @@ impl Host {
                 }
             }
             let (copies, same) = self.keep_copies(pending, &verdicts, &mut locked)?;
+            // Once they are recorded others know of them: they wait until they lie under their names.
+            let unshown = self.nodes_of_copies(&copies);
+            let _unshown = Locked::all(&unshown);
             let taken = self.bring_about(pending, &verdicts, &mut locked, (&copies, &same), &mut after)?;
             let acks = self.conclude(pending, &verdicts, &taken, &mut after)?;
             after.names.extend(self.publish(copies)?);

@@ -1,6 +1,7 @@
 //! Our versions that lose: files that give their names away, and copies of what the peer writes over.
 //!
-//! Invariant: a copy is durable, whole and in the journal before anything else takes the file's name.
+//! Invariants: a copy is durable, whole and in the journal before anything else takes the file's name; nobody looks at its
+//! content before it lies under its own.
 
 use super::bodies::door;
 use super::host::Host;
@@ -132,6 +133,11 @@ impl Host {
         }
         let names = self.backing.list_staging()?.into_iter().map(|(name, _)| name);
         Ok(names.filter(|name| pieces::kept_of(name) == Some(file)).max())
+    }
+
+    pub(super) fn nodes_of_copies(&self, copies: &[Copy]) -> Vec<Held> {
+        let share = self.share.lock();
+        copies.iter().map(|copy| self.nodes.get(copy.kept.file, share.ino(copy.kept.file))).collect()
     }
 
     /// Puts the copies under their names, and returns these.

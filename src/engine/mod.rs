@@ -17,7 +17,8 @@
 //! 1. `Host::cutting`: one cut is taken at a time, and announced before the next; held over the syncs that an
 //!    announcement waits for
 //! 2. `Host::names`: the directory; read to look up, written to create, rename, unlink, publish
-//! 3. `Node::data`, several in ascending order of their file ids: content and attributes of a file
+//! 3. `Node::data`, several in ascending order of their file ids, and after them those of files that nobody else
+//!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, and
 //!    the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
