@@ -6,8 +6,7 @@ use super::pending::Pending;
 use super::pieces;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::BodyCut;
-use crate::model::file;
-use crate::model::ids::{FileId, Seq};
+use crate::model::ids::FileId;
 use crate::model::judge::{BodyVerdict, Verdict};
 use crate::model::limits::CHUNK;
 use crate::model::record::{Agreed, TakenBody};
@@ -66,8 +65,8 @@ impl Host {
             let share = self.share.lock();
             let f = share.file(id).filter(|f| f.name.is_some());
             let told = share.ours_in(&body.version);
-            let later = |tag: fn(&file::File) -> Seq| f.is_some_and(|f| tag(f) > told);
-            let (our_size, our_attrs) = (later(|f| f.size_tag), later(|f| f.attrs_tag));
+            let our_size = f.is_some_and(|f| f.size_is_ours(told, body.attrs.size));
+            let our_attrs = f.is_some_and(|f| f.attrs_tag > told);
             (f.map(|f| f.partial), f.is_some_and(|f| f.unsettled), told, our_size, our_attrs)
         };
         let missing = pending.lacks(id, verdict, unsettled);

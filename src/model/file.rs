@@ -114,6 +114,12 @@ impl File {
         self.missing.len() == chunk::count(self.size) && self.partial
     }
 
+    /// Whether its size counts against that of a peer's version, `theirs` bytes, which includes our cuts up to `told`. A
+    /// file that only grew here since has at least what the peer has: where it is shorter, that is power's doing.
+    pub fn size_is_ours(&self, told: Seq, theirs: u64) -> bool {
+        self.size_tag > told && (self.shed > 0 || self.size >= theirs)
+    }
+
     /// The peer has never been told of this file.
     pub fn is_untold(&self) -> bool {
         self.place.is_empty()

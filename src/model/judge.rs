@@ -242,7 +242,7 @@ fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
     let mut chunks = ChunkSet::of(0..theirs);
     if order == Order::After && !nothing {
         let told = share.ours_in(&body.version);
-        if ours.size_tag > told {
+        if ours.size_is_ours(told, body.attrs.size) {
             chunks.remove(chunk::count(ours.size)..u64::MAX);
         }
         ours.dirty.since(told).for_each(|range| chunks.remove(range));

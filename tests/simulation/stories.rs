@@ -260,6 +260,23 @@ fn what_was_cut_off_does_not_come_back_beneath_what_is_written_later() {
 }
 
 #[test]
+fn what_the_peer_has_of_a_file_that_only_grew_is_not_cut_off_by_a_disk_that_never_had_it() {
+    for fate in tears() {
+        story(INLINE, |s| {
+            let told = text(2_610, b'1');
+            s.write(A, "list", 0, &told);
+            s.level();
+            s.write(A, "list", 2_600, &text(2_400, b'1'));
+            // The journal is durable when this is told; the file need not be, nor ever have been.
+            s.work(A);
+            s.crash(A, fate);
+            let list = &s.level()["list"];
+            assert_eq!(list.get(..2_600), told.get(..2_600), "{fate:?}: {} bytes", list.len());
+        });
+    }
+}
+
+#[test]
 fn a_change_that_failed_in_the_middle_is_finished_after_a_checkpoint_and_a_kill() {
     story(INLINE, |s| {
         let (old, new) = (text(3_000, b'o'), text(2_000, b'n'));
