@@ -221,6 +221,9 @@ impl Share {
         match self.host.flush(timeout).await {
             Ok(()) => Ok(Value::Null),
             Err(FlushError::NotConnected) => Err(failed("the peer is not there")),
+            Err(error @ FlushError::Disk(_)) => {
+                Err(Failure::other(format_args!("{}: {error}", self.mount.display())))
+            }
             Err(FlushError::TimedOut) => Err(failed("the two sides did not get level in time")),
         }
     }

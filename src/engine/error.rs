@@ -22,6 +22,8 @@ pub enum FlushError {
     NotConnected,
     #[error("not everything reached the other side in time")]
     TimedOut,
+    #[error(transparent)]
+    Disk(store::Error),
 }
 
 impl From<store::Error> for fs::error::Error {

@@ -15,7 +15,7 @@ use crate::model::ids::FileId;
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
-use crate::store::{At, Stamp};
+use crate::store::{self, At, Stamp};
 use rustix::fs::RenameFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
@@ -55,10 +55,10 @@ pub(super) fn changing(file: FileId) -> String {
     format!("changing-{file}")
 }
 
-/// A mark in staging: the file has been put back since, but what lies there may be half of a change. It stays until
-/// that change is applied again, though recovery die before.
-fn midway(file: FileId) -> String {
-    format!("midway-{file}")
+/// A mark in staging: the file has been put back since as it was found there, inode, size in bytes and mtime in ns, and
+/// may be half of a change. It stays until that change is applied again, though recovery die before.
+fn midway(file: FileId, stamp: (u64, u64, i64)) -> String {
+    format!("midway-{file}+{}+{}+{}", stamp.0, stamp.1, stamp.2)
 }
 
 type Moves = Vec<(FileId, Option<Name>)>;
@@ -163,12 +163,17 @@ impl Reconciler<'_> {
         let wanted: BTreeMap<u64, (FileId, Option<Name>)> =
             lying.into_iter().map(|(_, id, disk, name)| (disk, (id, name))).collect();
         let mut aside = Vec::new();
+        let marks: BTreeSet<String> =
+            self.backing.list_staging()?.into_iter().map(|(name, _)| name).collect();
         for (name, stamp) in listing {
             if self.is_forgotten(name, stamp) {
                 self.backing.unlink(At::Name(name))?;
                 continue;
             }
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };
+            if marks.contains(&midway(*id, (stamp.ino, stamp.size, stamp.mtime))) {
+                self.midway.insert(*id);
+            }
             if want.as_ref() == Some(name) {
                 continue;
             }
@@ -186,7 +191,6 @@ impl Reconciler<'_> {
         // Moves that a crash left half-way, files that were being changed, and copies that were kept and not
         // shown yet.
         for (staging, inode) in self.backing.list_staging()? {
-            self.midway.extend(staging.strip_prefix("midway-").and_then(|id| id.parse::<FileId>().ok()));
             if let Some((id, Some(to))) = wanted.get(&inode)
                 && !aside.iter().any(|(s, _, _)| *s == staging)
             {
@@ -196,7 +200,10 @@ impl Reconciler<'_> {
         for (staging, id, to) in aside {
             if staging == changing(id) {
                 self.midway.insert(id);
-                self.backing.create_afresh(At::Staging(&midway(id)), 0o600)?;
+                let wrap = |source| store::Error::Io { what: format!("looking at {staging}"), source };
+                let stat = self.backing.stat(At::Staging(&staging)).map_err(wrap)?;
+                let stamp = (stat.ino, stat.size, stat.mtime.nanoseconds());
+                self.backing.create_afresh(At::Staging(&midway(id, stamp)), 0o600)?;
             }
             let stands = self.backing.stat(At::Name(&to)).ok();
             let gone = |ino: u64| wanted.get(&ino).is_some_and(|(_, name)| name.is_none());

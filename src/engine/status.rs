@@ -4,6 +4,7 @@ use super::error::FlushError;
 use super::host::Host;
 use crate::model::judge::is_conflict_copy;
 use crate::model::message::Message;
+use crate::store;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -90,7 +91,16 @@ impl Host {
         if !self.link.get().is_some_and(|l| l.counters().connected) {
             return Err(FlushError::NotConnected);
         }
-        tokio::time::timeout(timeout, self.flush_both()).await.map_err(|_| FlushError::TimedOut)
+        tokio::time::timeout(timeout, self.flush_both()).await.map_err(|_| FlushError::TimedOut)?;
+        self.flush_disk().await.map_err(FlushError::Disk)
+    }
+
+    /// What the peer never heard of is not durable for having been told: a file that was made and unlinked between two
+    /// cuts.
+    async fn flush_disk(&self) -> store::Result<()> {
+        let Some(host) = self.me.upgrade() else { return Ok(()) };
+        let sync = move || host.backing.sync_names().and_then(|()| host.journal.sync(host.journal.end()));
+        tokio::task::spawn_blocking(sync).await.unwrap_or(Ok(()))
     }
 
     async fn flush_both(&self) {
