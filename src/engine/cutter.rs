@@ -108,7 +108,7 @@ impl Host {
         for node in files.into_iter().filter_map(|id| self.nodes.find(id)) {
             let mut data = node.data.lock();
             let looked = match (data.unseen, data.open()) {
-                (Some(_), Some(file)) => self.look_behind(&node, &mut data, &file),
+                (Some(_), Some(file)) => self.look_at_stores(&node, &mut data, &file),
                 _ => Ok(()),
             };
             if let Err(error) = looked {

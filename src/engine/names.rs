@@ -151,13 +151,13 @@ impl Host {
         self.locks.release_handle(node.ino, handle);
         if open.mappable {
             let mut data = node.data.lock();
-            if let Err(error) = self.look_behind(&node, &mut data, &open.file) {
+            if let Err(error) = self.look_at_stores(&node, &mut data, &open.file) {
                 tracing::error!("stores into a mapping may not be announced: {error}");
             }
             data.mappable -= 1;
             if data.mappable == 0 {
                 data.shadows.clear();
-                data.unseen = None;
+                (data.unseen, data.dirty_pages) = (None, false);
                 self.mapped.lock().remove(&node.id);
             }
         }

@@ -34,6 +34,8 @@ pub struct Data {
     pub shadows: BTreeMap<u64, Vec<u8>>,
     /// The file's mtime as our own writes left it, while somebody's stores go past us.
     pub unseen: Option<Time>,
+    /// Pages that were stored into unseen may be dirty still: a store into such a one moves no time.
+    pub dirty_pages: bool,
     /// Set when the file was unlinked: what of it will never come.
     pub orphan: Option<ChunkSet>,
 }

@@ -211,7 +211,7 @@ impl Volume for Host {
     fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let _ = data_only;
         let open = self.handle(handle)?;
-        self.look_behind(&open.node, &mut open.node.data.lock(), &open.file)?;
+        self.look_at_stores(&open.node, &mut open.node.data.lock(), &open.file)?;
         let upto = self.journal.end();
         self.backing.sync_file(&open.file)?;
         // A new file's name is as durable as what was written into it.
