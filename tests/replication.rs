@@ -223,8 +223,8 @@ fn what_changed_while_unmounted_is_shared_like_any_edit() {
 
 #[test]
 fn a_conflict_copy_never_gets_a_name_that_comes_with_the_same_cut() {
+    use syncfs::model::conflict::conflict_name;
     use syncfs::model::ids::ReplicaId;
-    use syncfs::model::judge::conflict_name;
     use syncfs::model::name::Name;
 
     let mut pair = Pair::new();

@@ -2,8 +2,8 @@
 
 use super::script::Script;
 use syncfs::model::codec;
+use syncfs::model::conflict::{conflict_name, is_conflict_copy};
 use syncfs::model::ids::{FileId, ReplicaId};
-use syncfs::model::judge::{conflict_name, is_conflict_copy};
 use syncfs::model::limits::NAME_BYTES;
 use syncfs::model::name::Name;
 

@@ -26,6 +26,10 @@ pub enum Command {
     Status(Status),
     /// Wait until both sides are level and durable
     Flush(Flush),
+    /// List the conflict copies that wait for somebody
+    Conflicts(Conflicts),
+    /// Decide a conflict: which version keeps the name
+    Resolve(Resolve),
     /// Unmount DIR and wait until everything is on the disk
     Unmount(Unmount),
     /// Show syncfs at work: two mounts on this machine, live
@@ -101,6 +105,36 @@ pub struct Flush {
     /// Give up after this long, with exit code 5 [default: never, while the peer is there]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<std::time::Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Conflicts {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Resolve {
+    /// The file in conflict, or a conflict copy
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Of the version FILE, the other one, or both, what is kept
+    #[arg(long, value_name = "this|other|both")]
+    pub keep: Keep,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keep {
+    /// FILE; other versions are removed
+    This,
+    /// The other version, under the file's own name; FILE is removed
+    Other,
+    /// Both: the copy takes a name that is no conflict copy's
+    Both,
 }
 
 #[derive(Debug, clap::Args)]

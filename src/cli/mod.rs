@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `unmount` over the control socket
+//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `resolve`, `unmount` over the control socket
 //! ([`protocol`], [`server`], [`client`]), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -11,6 +11,7 @@
 pub mod args;
 mod background;
 mod client;
+mod conflicts;
 mod daemon;
 mod demo;
 pub mod exit;
@@ -23,6 +24,7 @@ pub mod options;
 mod place;
 mod process;
 pub mod protocol;
+mod resolve;
 pub mod server;
 mod signals;
 mod status;
@@ -44,6 +46,8 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => mount::run(args),
         Command::Status(args) => status::run(args),
         Command::Flush(args) => flush::run(args),
+        Command::Conflicts(args) => conflicts::run(args),
+        Command::Resolve(args) => resolve::run(args),
         Command::Unmount(args) => unmount::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),

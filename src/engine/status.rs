@@ -2,7 +2,7 @@
 
 use super::error::FlushError;
 use super::host::Host;
-use crate::model::judge::is_conflict_copy;
+use crate::model::conflict::is_conflict_copy;
 use crate::model::message::Message;
 use crate::store;
 use serde::Serialize;

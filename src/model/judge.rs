@@ -16,7 +16,7 @@ use super::chunk::{self, ChunkSet};
 use super::cut::{BodyCut, Cut, FileCut, Place};
 use super::file::File;
 use super::ids::{FileId, ReplicaId};
-use super::limits::{CHUNK, NAME_BYTES};
+use super::limits::CHUNK;
 use super::name::Name;
 use super::sabotage::{Bug, planted};
 use super::share::Share;
@@ -259,38 +259,6 @@ fn judge_unsettled(share: &Share, ours: &File, body: &BodyCut) -> BodyVerdict {
     }
 }
 
-const MARK: &[u8] = b".sync-conflict-";
-
-/// The name for the losing version of `name`, last modified at `stamp` (ns since 1970) on `replica`:
-/// `stem.sync-conflict-YYYYMMDD-HHMMSS-<replica>.ext`, shortened to 255 bytes, counted up while
-/// `taken`. A conflict copy's own mark is replaced, never repeated.
-pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn(&Name) -> bool) -> Name {
-    let bytes = name.as_bytes();
-    let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
-    let mark = bytes.windows(MARK.len()).position(|w| w == MARK).unwrap_or(bytes.len());
-    let dot = dot.filter(|at| !bytes[*at..].starts_with(MARK)).unwrap_or(bytes.len());
-    let (stem, ext) = (&bytes[..dot.min(mark)], &bytes[dot..]);
-    let when = jiff::Timestamp::from_second(stamp.div_euclid(1_000_000_000)).unwrap_or_default();
-    let when = when.strftime("%Y%m%d-%H%M%S").to_string();
-    for attempt in 0u64.. {
-        let count = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-        let mark = [MARK, format!("{when}-{}{count}", replica.short()).as_bytes()].concat();
-        let room = NAME_BYTES - mark.len() - ext.len();
-        let candidate = [&stem[..stem.len().min(room)], &mark, ext].concat();
-        if let Ok(candidate) = Name::new(&candidate)
-            && !taken(&candidate)
-        {
-            return candidate;
-        }
-    }
-    unreachable!("there are more numbers than names in a directory")
-}
-
-/// Whether `name` is a conflict copy's.
-pub fn is_conflict_copy(name: &Name) -> bool {
-    name.as_bytes().windows(MARK.len()).any(|w| w == MARK)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::ids::{Seq, WriterId};
@@ -373,20 +341,6 @@ mod tests {
         assert_eq!(judge_again(&share, PEER, &first)[0].body, BodyVerdict::Nothing);
         assert_eq!(judge(&share, PEER, &first)[0].body, BodyVerdict::Agree(ChunkSet::new()));
         assert_eq!(judge_again(&share, PEER, &second)[0].body, BodyVerdict::Take(ChunkSet::new()));
-    }
-
-    #[test]
-    fn a_conflict_copy_of_a_conflict_copy_bears_one_mark() {
-        let copy = |text: &str| {
-            let name = Name::new(text.as_bytes()).unwrap();
-            conflict_name(&name, 1_700_000_000_000_000_000, ReplicaId(0xabcd << 112), |_| false).to_string()
-        };
-        assert_eq!(copy("notes.txt"), "notes.sync-conflict-20231114-221320-abcd0000.txt");
-        assert_eq!(copy(&copy("notes.txt")), copy("notes.txt"));
-        assert_eq!(copy(&copy("notes")), copy("notes"));
-        assert_eq!(copy("notes.sync-conflict-mine"), copy("notes"));
-        assert_eq!(copy("notes.sync-conflict-1.sync-conflict-2txt"), copy("notes"));
-        assert_eq!(copy(".profile"), ".profile.sync-conflict-20231114-221320-abcd0000");
     }
 
     #[test]

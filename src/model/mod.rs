@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod codec;
+pub mod conflict;
 pub mod cut;
 pub mod dirty;
 pub mod file;
