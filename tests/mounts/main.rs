@@ -14,3 +14,4 @@ mod names;
 mod reading;
 #[path = "../common/rig.rs"]
 mod rig;
+mod semantics;
