@@ -227,6 +227,11 @@ impl Host {
             if let (PlaceVerdict::Keep, Some(place)) = (&verdict.place, &cut.place) {
                 self.refused.lock().extend(place.name.clone().map(|name| (cut.file, name)));
             }
+            // What it asked for while the file was uncertain here was refused: told anew, it asks again.
+            let lacks = cut.body.as_ref().is_some_and(|body| !body.lacks.is_empty());
+            if lacks && !unsettled && after.settled.contains(&cut.file) {
+                self.outbound.lock().tell_all(cut.file);
+            }
             // What could not be given before may be there now.
             if let (BodyVerdict::Have, Some(f)) = (&verdict.body, share.file(cut.file)) {
                 self.fetch.unstall(cut.file, f.missing.len());
