@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `resolve`, `unmount` over the control socket
-//! ([`protocol`], [`server`], [`client`]), and [`demo`].
+//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `unmount` over the
+//! control socket ([`protocol`], [`server`], [`client`]), `resolve` through the mount, and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
 //! happened, to which file, and what to do; no command waits without a bound unless it was asked to.

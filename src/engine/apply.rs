@@ -66,8 +66,8 @@ impl Host {
             }
             self.cut_silently(&mut locked)?;
             let Some(verdicts) = self.verdicts(pending) else { return Ok(Outcome::NotReady) };
-            let changes = |node: &&Held| verdicts.iter().any(|v| v.file == node.id && v.touches());
-            let inos: Vec<u64> = nodes.iter().filter(changes).map(|node| node.ino).collect();
+            let touched = verdicts.iter().filter(|v| v.touches());
+            let inos: Vec<u64> = touched.filter_map(|v| Some(locked.get(v.file)?.0.ino)).collect();
             let hold = self.locks.try_hold(&inos);
             if hold.is_none() && pending.is_patient() {
                 return Ok(Outcome::NotReady);

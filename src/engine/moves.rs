@@ -45,12 +45,11 @@ impl Lies {
 /// no half of anything, and recovery can tell what was edited by hand. Where the change fails they go back.
 pub(super) struct Aside<'a> {
     host: &'a Host,
-    files: Vec<Hidden>,
+    files: BTreeMap<FileId, Hidden>,
 }
 
 /// One of them, with the mtime that it had.
 struct Hidden {
-    id: FileId,
     name: Name,
     file: Content,
     mtime: Time,
@@ -62,7 +61,7 @@ impl Aside<'_> {
         let mtime = file.stat().map_err(wrap)?.mtime;
         let staging = changing(id);
         self.host.backing.rename(At::Name(&name), At::Staging(&staging), RenameFlags::empty())?;
-        self.files.push(Hidden { id, name, file, mtime });
+        self.files.insert(id, Hidden { name, file, mtime });
         Ok(())
     }
 
@@ -72,13 +71,13 @@ impl Aside<'_> {
     }
 
     fn has(&self, id: FileId) -> bool {
-        self.files.iter().any(|f| f.id == id)
+        self.files.contains_key(&id)
     }
 }
 
 impl Drop for Aside<'_> {
     fn drop(&mut self) {
-        for Hidden { id, name, file, mtime } in &self.files {
+        for (id, Hidden { name, file, mtime }) in &self.files {
             let staging = changing(*id);
             let _ = file.set_times(None, Some(*mtime));
             let (from, to) = (At::Staging(&staging), At::Name(name));
@@ -90,14 +89,14 @@ impl Drop for Aside<'_> {
             }
         }
         // The next checkpoint looks at their times again.
-        self.host.share.lock().put_back(self.files.iter().map(|f| f.id).collect());
+        self.host.share.lock().put_back(self.files.keys().copied().collect());
     }
 }
 
 impl Host {
     /// Puts the files out of sight that lie under their names and will change.
     pub(super) fn hide(&self, verdicts: &[Verdict], locked: &mut Locked) -> store::Result<Aside<'_>> {
-        let mut aside = Aside { host: self, files: Vec::new() };
+        let mut aside = Aside { host: self, files: BTreeMap::new() };
         let shown = planted(Bug::ChangeInSight);
         for verdict in verdicts.iter().filter(|v| v.body.takes().is_some() && !shown) {
             let whole = |f: &file::File| if f.partial { None } else { f.name.clone() };

@@ -76,7 +76,7 @@ impl Reconciler<'_> {
                     self.commit(Record::Moved { moves })?;
                 }
             }
-            self.finish_names(&listing)?;
+            self.finish_names(&listing, &staging)?;
         }
         self.publish()
     }
@@ -151,7 +151,7 @@ impl Reconciler<'_> {
     }
 
     /// Names that were changed in the journal but not yet on the disk.
-    fn finish_names(&mut self, listing: &[(Name, Stamp)]) -> Result<(), Error> {
+    fn finish_names(&mut self, listing: &[(Name, Stamp)], staging: &[(String, u64)]) -> Result<(), Error> {
         // Inode numbers are used again: a file that is there counts before one that is gone.
         let mut lying: Vec<(bool, FileId, u64, Option<Name>)> = self
             .share
@@ -163,15 +163,14 @@ impl Reconciler<'_> {
         let wanted: BTreeMap<u64, (FileId, Option<Name>)> =
             lying.into_iter().map(|(_, id, disk, name)| (disk, (id, name))).collect();
         let mut aside = Vec::new();
-        let marks: BTreeSet<String> =
-            self.backing.list_staging()?.into_iter().map(|(name, _)| name).collect();
+        let marks: BTreeSet<&str> = staging.iter().map(|(name, _)| name.as_str()).collect();
         for (name, stamp) in listing {
             if self.is_forgotten(name, stamp) {
                 self.backing.unlink(At::Name(name))?;
                 continue;
             }
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };
-            if marks.contains(&midway(*id, (stamp.ino, stamp.size, stamp.mtime))) {
+            if marks.contains(&*midway(*id, (stamp.ino, stamp.size, stamp.mtime))) {
                 self.midway.insert(*id);
             }
             if want.as_ref() == Some(name) {

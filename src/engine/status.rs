@@ -98,9 +98,11 @@ impl Host {
     /// What the peer never heard of is not durable for having been told: a file that was made and unlinked between two
     /// cuts.
     async fn flush_disk(&self) -> store::Result<()> {
-        let Some(host) = self.me.upgrade() else { return Ok(()) };
+        let host = self.me.upgrade().expect("it is asked right now");
         let sync = move || host.backing.sync_names().and_then(|()| host.journal.sync(host.journal.end()));
-        tokio::task::spawn_blocking(sync).await.unwrap_or(Ok(()))
+        let stopped =
+            |error| store::Error::Io { what: "syncing".into(), source: std::io::Error::other(error) };
+        tokio::task::spawn_blocking(sync).await.map_err(stopped)?
     }
 
     async fn flush_both(&self) {

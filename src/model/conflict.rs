@@ -14,7 +14,7 @@ const MARK: &[u8] = b".sync-conflict-";
 pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn(&Name) -> bool) -> Name {
     let bytes = name.as_bytes();
     let dot = bytes.iter().rposition(|b| *b == b'.').filter(|at| *at > 0 && bytes.len() - at <= 32);
-    let mark = bytes.windows(MARK.len()).position(|w| w == MARK).unwrap_or(bytes.len());
+    let mark = mark_in(bytes).unwrap_or(bytes.len());
     let dot = dot.filter(|at| !bytes[*at..].starts_with(MARK)).unwrap_or(bytes.len());
     let (stem, ext) = (&bytes[..dot.min(mark)], &bytes[dot..]);
     let when = jiff::Timestamp::from_second(stamp.div_euclid(1_000_000_000)).unwrap_or_default();
@@ -35,7 +35,12 @@ pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn
 
 /// Whether `name` is a conflict copy's.
 pub fn is_conflict_copy(name: &Name) -> bool {
-    name.as_bytes().windows(MARK.len()).any(|w| w == MARK)
+    mark_in(name.as_bytes()).is_some()
+}
+
+/// Where the mark begins.
+fn mark_in(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(MARK.len()).position(|w| w == MARK)
 }
 
 /// What the name of a conflict copy tells.
@@ -64,14 +69,14 @@ impl Conflict {
 /// Takes the name of a conflict copy apart. `None` for any other, also for one that bears a mark and not all of it.
 pub fn conflict(name: &Name) -> Option<Conflict> {
     let bytes = name.as_bytes();
-    let mark = bytes.windows(MARK.len()).position(|w| w == MARK)?;
+    let mark = mark_in(bytes)?;
     let (stem, rest) = (&bytes[..mark], &bytes[mark + MARK.len()..]);
-    let (date, rest) = digits(rest, 8, u8::is_ascii_digit)?;
-    let (time, rest) = digits(rest.strip_prefix(b"-")?, 6, u8::is_ascii_digit)?;
+    let (_date, rest) = digits(rest, 8, u8::is_ascii_digit)?;
+    let (_time, rest) = digits(rest.strip_prefix(b"-")?, 6, u8::is_ascii_digit)?;
     let (replica, rest) = digits(rest.strip_prefix(b"-")?, 8, u8::is_ascii_hexdigit)?;
     let count = rest.strip_prefix(b"-").map(|n| n.iter().take_while(|b| b.is_ascii_digit()).count());
     let ext = count.map_or(rest, |count| &rest[1 + count..]);
-    let well = date.len() + time.len() == 14 && count != Some(0) && (ext.is_empty() || ext[0] == b'.');
+    let well = count != Some(0) && (ext.is_empty() || ext[0] == b'.');
     let original = Name::new(&[stem, ext].concat()).ok().filter(|_| well)?;
     let told = &bytes[mark + MARK.len()..bytes.len() - ext.len()];
     let replica = String::from_utf8_lossy(replica).into_owned();

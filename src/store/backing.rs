@@ -188,6 +188,7 @@ impl Backing {
         unlink().map_err(Error::io(format!("cannot remove {at}")))
     }
 
+    /// As `unlink`; what is not there is as good as removed.
     pub fn unlink_if_there(&self, at: At) -> Result<()> {
         match self.unlink(at) {
             Err(e) if e.is_not_found() => Ok(()),

@@ -1,7 +1,7 @@
 //! Conflicts: both versions are listed on both hosts, and whoever decides decides for both.
 
-use crate::rig::Pair;
-use std::process::Output;
+use crate::rig::{Pair, SYNCFS};
+use std::process::{Command, Output};
 
 /// Both hosts have changed `plan.txt` while apart, `b` later.
 fn in_conflict() -> Pair {
@@ -21,15 +21,15 @@ fn text(output: &[u8]) -> String {
     String::from_utf8_lossy(output).into_owned()
 }
 
-#[track_caller]
 fn resolve(pair: &Pair, file: &str, keep: &str) -> Output {
-    let path = pair.a.path(file);
-    let output = std::process::Command::new(crate::rig::SYNCFS)
-        .args(["resolve".as_ref(), path.as_os_str(), "--keep".as_ref(), keep.as_ref()])
-        .output()
-        .unwrap();
+    let mut command = Command::new(SYNCFS);
+    command.arg("resolve").arg(pair.a.path(file)).args(["--keep", keep]).output().unwrap()
+}
+
+#[track_caller]
+fn resolved(pair: &Pair, file: &str, keep: &str) {
+    let output = resolve(pair, file, keep);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    output
 }
 
 fn copy(pair: &Pair) -> String {
@@ -67,7 +67,7 @@ fn what_was_decided_holds_on_both_hosts() {
     ] {
         let pair = in_conflict();
         let file = if by_copy { copy(&pair) } else { "plan.txt".into() };
-        resolve(&pair, &file, keep);
+        resolved(&pair, &file, keep);
         pair.a.flush();
         assert_eq!(pair.b.syncfs(&["conflicts"]).status.code(), Some(0), "{keep} {by_copy}");
         let found = pair.finish();
@@ -79,7 +79,7 @@ fn what_was_decided_holds_on_both_hosts() {
 #[test]
 fn kept_both_no_conflict_is_left_and_no_version_is_lost() {
     let pair = in_conflict();
-    resolve(&pair, "plan.txt", "both");
+    resolved(&pair, "plan.txt", "both");
     pair.a.flush();
     let found = pair.finish();
     let mut versions: Vec<String> = found.values().map(|item| text(&item.bytes)).collect();
@@ -97,9 +97,7 @@ fn what_is_in_no_conflict_is_left_alone() {
     let pair = in_conflict();
     pair.a.save("other", b"calm");
     for (file, why) in [("other", "has no conflict copy"), ("nothing", "no such file")] {
-        let path = pair.a.path(file);
-        let mut command = std::process::Command::new(crate::rig::SYNCFS);
-        let output = command.arg("resolve").arg(path).args(["--keep", "other"]).output().unwrap();
+        let output = resolve(&pair, file, "other");
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
     }

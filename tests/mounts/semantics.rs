@@ -32,10 +32,7 @@ fn the_examples_of_the_page_on_semantics_print_what_it_says() {
         r#"trap 'for m in "$PWD/a" "$PWD/b"; do mountpoint -q "$m" && syncfs unmount "$m"; done' EXIT"#;
     let bin = Path::new(SYNCFS).parent().unwrap().display();
     let output = Command::new("bash")
-        .args([
-            "-c",
-            &format!("exec 2>&1; {script}", script = script.replacen('\n', &format!("\n{tidy}\n"), 1)),
-        ])
+        .args(["-c", &format!("exec 2>&1; {tidy}\n{script}")])
         .env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()))
         .env("LC_ALL", "C.UTF-8")
         .env("TMPDIR", temp.path())
