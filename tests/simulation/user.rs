@@ -4,7 +4,7 @@
 //! it has had since it was last certain: after a crash each byte must be one that it was in one of them.
 
 use crate::matching::Matching;
-use crate::simulated::calls::{EXCHANGE, Result, process, read};
+use crate::simulated::calls::{EXCHANGE, Result, process, read, read_open};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use syncfs::engine::Host;
@@ -259,7 +259,7 @@ impl Users {
                 let ino = host.lookup(name.as_bytes()).expect("it is there").ino;
                 let set = SetAttr { size: Some(size as u64), ..SetAttr::default() };
                 let done = host.setattr(caller(dice), ino, None, set);
-                self.check(host, file, done.map(drop));
+                self.check(host, file, None, done.map(drop));
             }
             (10..=11, Some(file)) => {
                 let (taken, exchange) = (present.get(&other).copied(), dice.roll(4) == 0);
@@ -282,7 +282,7 @@ impl Users {
                 let ino = host.lookup(name.as_bytes()).expect("it is there").ino;
                 let set = SetAttr { mode: Some(0o600 + dice.roll(64) as u32), ..SetAttr::default() };
                 let done = host.setattr(caller(dice), ino, None, set);
-                self.check(host, file, done.map(drop));
+                self.check(host, file, None, done.map(drop));
             }
             (15, Some(file)) => {
                 trace(format!("punch {name}"));
@@ -340,7 +340,7 @@ impl Users {
             Ok(_) => Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENOSPC))),
             Err(e) => Err(e),
         };
-        self.check(host, file, done);
+        self.check(host, file, Some(handle), done);
     }
 
     fn edit(&mut self, host: &Host, dice: &mut Dice, name: &str, file: usize) {
@@ -431,20 +431,24 @@ impl Users {
         self.becomes(file, content);
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let done = host.fallocate(opened.handle, at as u64, len as u64, mode);
-        self.check(host, file, done);
+        self.check(host, file, Some(opened.handle), done);
         let _ = Volume::flush(host, opened.handle, 0);
         host.release(opened.handle, None);
     }
 
     /// Where a call failed, what it left is read back: it must be something between before and after.
-    fn check(&mut self, host: &Host, file: usize, done: Result<()>) {
+    fn check(&mut self, host: &Host, file: usize, handle: Option<u64>, done: Result<()>) {
         if done.is_ok() {
             return;
         }
-        let Some(name) = self.files[file].name().cloned() else {
-            return;
+        // A file without a name is read through the handle that wrote it.
+        let (found, name) = match self.files[file].name() {
+            Some(name) => (read(host, name), name.clone()),
+            None => {
+                (handle.and_then(|handle| read_open(host, handle, 1 << 20)), "an unlinked file".to_owned())
+            }
         };
-        if let Some(bytes) = read(host, &name) {
+        if let Some(bytes) = found {
             let last = self.files[file].contents.len().saturating_sub(2);
             let may = &self.files[file].contents[last..];
             assert!(

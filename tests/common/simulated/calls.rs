@@ -62,9 +62,14 @@ fn set(host: &Host, name: &str, set: SetAttr) -> Result<()> {
 pub fn read(host: &Host, name: &str) -> Option<Vec<u8>> {
     let attr = host.lookup(name.as_bytes()).ok()?;
     let opened = host.open(process(0), attr.ino, libc::O_RDONLY).ok()?;
-    let answer = host.read(opened.handle, 0, u32::try_from(attr.size).ok()?);
+    let bytes = read_open(host, opened.handle, u32::try_from(attr.size).ok()?);
     host.release(opened.handle, None);
-    match answer {
+    bytes
+}
+
+/// The first `size` bytes of a file that is open, whether it has a name or not.
+pub fn read_open(host: &Host, handle: u64, size: u32) -> Option<Vec<u8>> {
+    match host.read(handle, 0, size) {
         Answer::Now(bytes) => bytes.ok(),
         Answer::Later(_) => None,
     }
