@@ -140,6 +140,23 @@ impl Program {
         ended.then(|| self.child.wait().expect("our child"))
     }
 
+    /// Stops it, and waits until all its threads are, but for one that waits in the kernel for a directory: whether
+    /// there is such a one.
+    pub fn stand_still(&self) -> bool {
+        self.signal(Signal::STOP);
+        let mut stuck = false;
+        until("the daemon stands still", || {
+            let read = |task: &Path, what| std::fs::read_to_string(task.join(what)).unwrap_or_default();
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap().flatten();
+            tasks.map(|task| task.path()).all(|task| {
+                let waits = read(&task, "wchan").contains("fuse_reverse_inval_entry");
+                stuck |= waits;
+                waits || read(&task, "stat").contains(") T ") || read(&task, "stat").is_empty()
+            })
+        });
+        stuck
+    }
+
     pub fn signal(&self, signal: Signal) {
         let watch = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("our child");
         pidfd_send_signal(watch, signal).expect("our child");

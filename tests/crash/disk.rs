@@ -72,8 +72,7 @@ impl World {
     /// The power of the host goes, and it comes back: everything but the daemon.
     pub fn cut_power(&mut self, host: &mut Host, disk: &Disk) {
         // A daemon that ran on could answer a call that the disk no longer carries out.
-        host.daemon().signal(Signal::STOP);
-        std::thread::sleep(Duration::from_millis(50));
+        host.daemon().stand_still();
         disk.shutdown();
         host.kill();
         until("the dead mount is gone", || {

@@ -76,8 +76,7 @@ fn a_kill_frees_all_who_wait_for_the_daemon_and_the_daemon_itself() {
         });
         let daemon = pair.a.daemon();
         until("the kernel's lock is waited for", || {
-            daemon.signal(Signal::STOP);
-            let stuck = notifier_waits(daemon.id());
+            let stuck = daemon.stand_still();
             if !stuck {
                 daemon.signal(Signal::CONT);
             }
@@ -92,21 +91,6 @@ fn a_kill_frees_all_who_wait_for_the_daemon_and_the_daemon_itself() {
         pair.a.start();
     });
     pair.finish();
-}
-
-/// Whether the daemon is stopped, but for the thread that tells the kernel what to forget: that one waits in there.
-fn notifier_waits(daemon: i32) -> bool {
-    let mut stuck = false;
-    until("the daemon stands still", || {
-        let read = |path: &Path, what| std::fs::read_to_string(path.join(what)).unwrap_or_default();
-        let tasks = std::fs::read_dir(format!("/proc/{daemon}/task")).unwrap().flatten();
-        tasks.map(|task| task.path()).all(|task| {
-            let waits = read(&task, "wchan").contains("fuse_reverse_inval_entry");
-            stuck |= waits;
-            waits || read(&task, "stat").contains(") T ") || read(&task, "stat").is_empty()
-        })
-    });
-    stuck
 }
 
 /// What happened so far.
