@@ -31,7 +31,8 @@ pub fn run(input: &[u8]) {
     let mut script = Script::new(input);
     let peer = ReplicaId(1 + 2 * u128::from(script.below(2)));
     let mut world = World { share: Share::new(US, WRITERS[0]), peer };
-    world.apply(Record::Paired { peer });
+    let at = LogPosition { writer: WriterId(1), seq: 0 };
+    world.apply(Record::Met { peer, ours: at, theirs: at });
     while !script.is_over() {
         if script.coin() { world.work(&mut script) } else { world.hear(&mut script) }
     }

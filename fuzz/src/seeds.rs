@@ -10,11 +10,13 @@ use syncfs::model::codec::encode;
 use syncfs::model::cut::{Attrs, BodyCut, Changed, Cut, FileCut, Piece, Place};
 use syncfs::model::dirty::Dirty;
 use syncfs::model::file::{File, Shaky};
+use syncfs::model::first::FirstSync;
 use syncfs::model::ids::{FileId, LogPosition, ReplicaId, WriterId};
-use syncfs::model::message::{Ack, Hello, Message};
+use syncfs::model::message::{Ack, Begin, Hello, Message};
 use syncfs::model::name::Name;
-use syncfs::model::record::{Agreed, CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
+use syncfs::model::record::{Agreed, CutMark, Kept, Merge, Record, Taken, TakenBody, TakenPlace};
 use syncfs::model::share::{Header, Share};
+use syncfs::model::survey::{Answer, Entry};
 use syncfs::model::version::Version;
 use syncfs::wire::frame::put;
 use syncfs::wire::greeting::Word;
@@ -163,6 +165,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("flushed", Message::Flushed { request: 1 }),
         ("ping", Message::Ping { nonce: 1 }),
         ("pong", Message::Pong { nonce: 1 }),
+        ("begin", Message::Begin(begin())),
+        ("survey", Message::Survey { nonce: 3, answers: answers() }),
     ]
 }
 
@@ -198,7 +202,11 @@ fn records() -> Vec<(&'static str, Record)> {
     let acks = vec![Ack { file, place: 0, body: 4 }];
     vec![
         ("began", Record::Began { writer: A }),
-        ("paired", Record::Paired { peer: ReplicaId(5) }),
+        ("parted", Record::Parted { seq: 6 }),
+        ("known", Record::Known { files: vec![id(1), id(2)] }),
+        ("merged", Record::Merged { files: vec![Merge { file: id(1), into: id(3), attrs: true }] }),
+        ("stamped", Record::Stamped { file, stamp: 5 }),
+        ("met", Record::Met { peer: ReplicaId(5), ours: from, theirs: from }),
         ("heard", Record::Heard { since: from }),
         ("created", Record::Created { file, name: name("new"), size: 1_001, disk: 131 }),
         ("moved", Record::Moved { moves: vec![(file, Some(name("new"))), (id(2), None)] }),
@@ -329,3 +337,17 @@ const JOURNALS: [(&str, &[u8]); 5] = [
     ("newer", &[0, 0, 1, 1, b'x', 0, 0, 5, 3, b'1', b'.', b'v']),
     ("alien", &[0, 0, 1, 1, b'x', 0, 0, 6, 2, 2, b'o', b'k']),
 ];
+
+fn begin() -> Begin {
+    let head = LogPosition { writer: B, seq: 9 };
+    Begin { anew: true, met: false, first: FirstSync::MirrorPeer, nonce: 3, head }
+}
+
+fn answers() -> Vec<Answer> {
+    let entry = |what| Entry { name: name("a"), what, attrs: 7, stamp: 5 };
+    vec![
+        Answer::Node { names: 2, digest: [4; 32] },
+        Answer::Leaf(vec![entry(Some([1; 32])), entry(None)]),
+        Answer::Leaf(Vec::new()),
+    ]
+}

@@ -4,6 +4,8 @@
 //! list to keep in step: the second spelling is turned into the first and parsed again.
 
 use super::options::{self, KernelOptions};
+use crate::model::first::FirstSync;
+use clap::builder::TypedValueParser;
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -78,6 +80,12 @@ pub struct Mount {
     /// Pair with another replica than before
     #[arg(long)]
     pub new_peer: bool,
+    /// How this directory and that of a peer it never met become one; the peer must be told the same from its
+    /// point of view: newest, the union, where the later version of a name keeps it; local or peer, the union, where
+    /// that side's version does (what loses stays as a conflict copy); mirror-local or mirror-peer, the other becomes as
+    /// that side is, and what it loses goes into its trash
+    #[arg(long, value_name = "MODE", default_value = "newest", value_parser = first_sync())]
+    pub first_sync: FirstSync,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
@@ -171,6 +179,12 @@ fn mount_options() -> Vec<String> {
     let cli = Cli::command();
     let mount = cli.find_subcommand("mount").expect("mount is a command");
     mount.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+}
+
+fn first_sync() -> impl clap::builder::TypedValueParser<Value = FirstSync> {
+    let words = clap::builder::PossibleValuesParser::new(FirstSync::ALL.map(FirstSync::word));
+    let by_word = |word: String| FirstSync::ALL.into_iter().find(|mode| mode.word() == word);
+    words.map(move |word| by_word(word).expect("only these words pass"))
 }
 
 fn seconds(text: &str) -> Result<std::time::Duration, String> {

@@ -75,6 +75,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             key_file,
             read_timeout: Duration::from_secs(args.read_timeout),
             new_peer: args.new_peer,
+            first_sync: args.first_sync,
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,
         },

@@ -46,6 +46,15 @@ struct After {
     older: Vec<(FileId, Version)>,
 }
 
+/// What became of our own before a cut is applied.
+struct Beside<'a> {
+    copies: &'a [Copy],
+    /// Files whose content is already what is coming.
+    same: &'a BTreeSet<FileId>,
+    /// Files that lose their name to one of the same content.
+    absorbed: &'a [FileId],
+}
+
 impl Verdict {
     /// Whether anything here changes.
     pub(super) fn touches(&self) -> bool {
@@ -72,16 +81,20 @@ impl Host {
             if hold.is_none() && pending.is_patient() {
                 return Ok(Outcome::NotReady);
             }
-            for verdict in &verdicts {
-                if let PlaceVerdict::TakeFrom(ours) = verdict.place {
-                    after.names.extend(self.step_aside(ours, &pending.cut)?);
+            let mut absorbed = Vec::new();
+            for (cut, verdict) in pending.cut.files.iter().zip(&verdicts) {
+                let PlaceVerdict::TakeFrom(ours) = verdict.place else { continue };
+                match self.is_the_same(pending, cut, ours, &mut locked)? {
+                    true => absorbed.push(ours),
+                    false => after.names.extend(self.step_aside(ours, &pending.cut)?),
                 }
             }
             let (copies, same) = self.keep_copies(pending, &verdicts, &mut locked)?;
             // Once they are recorded others know of them: they wait until they lie under their names.
             let unshown = self.nodes_of_copies(&copies);
             let _unshown = Locked::all(&unshown);
-            let taken = self.bring_about(pending, &verdicts, &mut locked, (&copies, &same), &mut after)?;
+            let beside = Beside { copies: &copies, same: &same, absorbed: &absorbed };
+            let taken = self.bring_about(pending, &verdicts, &mut locked, beside, &mut after)?;
             let acks = self.conclude(pending, &verdicts, &taken, &mut after)?;
             after.names.extend(self.publish(copies)?);
             (acks, hold)
@@ -121,7 +134,7 @@ impl Host {
         pending: &Pending,
         verdicts: &[Verdict],
         locked: &mut Locked,
-        (copies, same): (&[Copy], &BTreeSet<FileId>),
+        beside: Beside,
         after: &mut After,
     ) -> store::Result<Vec<Taken>> {
         let mut aside = self.hide(verdicts, locked)?;
@@ -135,7 +148,7 @@ impl Host {
         for (cut, verdict) in new.into_iter().chain(held) {
             let body = match &cut.body {
                 Some(body) if verdict.body.takes().is_some() => {
-                    let (ours, same) = (locked.get(cut.file), same.contains(&cut.file));
+                    let (ours, same) = (locked.get(cut.file), beside.same.contains(&cut.file));
                     let taken = self.take_body(pending, cut.file, body, &verdict.body, ours, same)?;
                     if let Some((node, data)) = locked.get(cut.file) {
                         after.changed(node, data);
@@ -154,12 +167,18 @@ impl Host {
         }
         self.keep_open(&moves, locked, after);
         let mut share = self.share.lock();
+        if !beside.absorbed.is_empty() {
+            // The peer's file takes their place on the disk, and is the same.
+            let moves: Vec<(FileId, Option<Name>)> = beside.absorbed.iter().map(|id| (*id, None)).collect();
+            self.commit(&mut share, Record::Moved { moves })?;
+            let _ = self.triggers.send(Trigger::Cut(beside.absorbed.to_vec(), None));
+        }
         let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
         after.settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
         let record = Record::Took {
             from: LogPosition { writer: pending.cut.writer, seq: pending.cut.seq },
             files: taken.clone(),
-            copies: copies.iter().map(|copy| copy.kept.clone()).collect(),
+            copies: beside.copies.iter().map(|copy| copy.kept.clone()).collect(),
             revived: after.revived.clone(),
         };
         self.commit(&mut share, record)?;

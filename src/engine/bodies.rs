@@ -29,9 +29,7 @@ impl Host {
             let (Some(body), Some(changed)) = (&cut.body, verdict.body.takes()) else { continue };
             let Some((node, data)) = locked.get(cut.file) else { continue };
             let Ok(file) = self.data_file(node, data, true) else { continue };
-            let mut here: ChunkSet = body.pieces.iter().map(|p| p.chunks()).collect();
-            pending.content.get(&cut.file).into_iter().for_each(|staged| here.extend(&staged.have));
-            for range in here.iter().flat_map(|range| changed.within(&range)) {
+            for range in pending.brought(cut.file, body).iter().flat_map(|range| changed.within(&range)) {
                 let bytes = chunk::bytes(&range, body.attrs.size);
                 let (keep_size, len) = (libc::FALLOC_FL_KEEP_SIZE as u32, bytes.end - bytes.start);
                 let full = |e: &std::io::Error| {

@@ -5,13 +5,14 @@
 
 use super::bodies::door;
 use super::host::Host;
-use super::node::{Data, Held, Locked};
+use super::node::{Data, Handle, Held, Locked};
 use super::pending::Pending;
 use super::pieces;
 use super::queues::Trigger;
-use crate::model::chunk::ChunkSet;
+use crate::model::chunk::{self, ChunkSet};
 use crate::model::conflict::conflict_name;
-use crate::model::cut::{BodyCut, Cut};
+use crate::model::cut::{BodyCut, Cut, FileCut};
+use crate::model::file::File;
 use crate::model::ids::FileId;
 use crate::model::judge::{BodyVerdict, Verdict};
 use crate::model::name::Name;
@@ -21,6 +22,7 @@ use crate::model::share::Share;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Our version of a file that lost, on its way out of staging.
 pub(super) struct Copy {
@@ -29,6 +31,30 @@ pub(super) struct Copy {
 }
 
 impl Host {
+    /// Whether our file that loses its name to the peer's is the same, and no program has it open for writing: then
+    /// the two become one.
+    pub(super) fn is_the_same(
+        &self,
+        pending: &Pending,
+        cut: &FileCut,
+        ours: FileId,
+        locked: &mut Locked,
+    ) -> store::Result<bool> {
+        let plain = |f: &File| f.is_whole() && !f.partial && !f.unsettled;
+        let is_plain = self.share.lock().file(ours).is_some_and(plain);
+        let written = |h: &Arc<Handle>| h.node.id == ours && h.writer.is_some();
+        let (Some(body), true, false) = (&cut.body, is_plain, self.handles.read().values().any(written))
+        else {
+            return Ok(false);
+        };
+        let all = ChunkSet::of(0..chunk::count(body.attrs.size));
+        let mut absent = all.clone();
+        absent.subtract(&pending.brought(cut.file, body));
+        let Some((node, data)) = locked.get(ours).filter(|_| absent.is_empty()) else { return Ok(false) };
+        let file = self.data_file(node, data, false).map_err(door)?;
+        pending.brings_the_same(cut.file, body, &all, &file)
+    }
+
     /// Our file loses its name to the peer's: it takes a conflict name. Returns both names.
     pub(super) fn step_aside(&self, ours: FileId, cut: &Cut) -> store::Result<Vec<Name>> {
         let mut share = self.share.lock();

@@ -122,10 +122,7 @@ impl Host {
         let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
             let outbound = self.outbound.lock();
-            match outbound.everything {
-                true => share.files().map(|f| f.0).collect(),
-                false => share.unthanked().union(&outbound.asked).copied().collect(),
-            }
+            share.unthanked().union(&outbound.asked).copied().collect()
         };
         let mut seen = BTreeSet::new();
         for file in todo {
@@ -245,6 +242,10 @@ impl Host {
             let news: ChunkSet = match (announced, f.is_thanked()) {
                 (true, _) => f.dirty.since(f.body_cut).collect(),
                 (false, true) => ChunkSet::of(0..chunk::count(f.size)),
+                // Told again after the peer lost it, or never changed but in its attributes.
+                (false, false) if f.dirty.is_empty() && f.body_tag != 0 => {
+                    ChunkSet::of(0..chunk::count(f.size))
+                }
                 (false, false) => f.dirty.since(0).collect(),
             };
             parts.push((node.id, place, body, news));

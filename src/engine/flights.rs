@@ -7,6 +7,7 @@ use super::node::Held;
 use crate::model::cut::Cut;
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::INFLIGHT_BYTES;
+use crate::model::message::Begin;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A cut on its way.
@@ -22,10 +23,10 @@ pub(super) struct Flight {
 /// All cuts on their way, and what waits for them.
 #[derive(Default)]
 pub struct Outbound {
-    /// The peer has said where to begin.
+    /// How this side has begun the session.
+    pub begin: Option<Begin>,
+    /// Both have said so, and know what they have in common.
     pub up: bool,
-    /// The peer has nothing of ours: even what it once acknowledged is told again.
-    pub everything: bool,
     /// Files whose present version was told in this session.
     pub announced: BTreeSet<FileId>,
     /// Files that the peer asked for, acknowledged or not.
@@ -40,11 +41,6 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A session in which the peer has said where to begin.
-    pub fn up(everything: bool) -> Outbound {
-        Outbound { up: true, everything, ..Outbound::default() }
-    }
-
     /// Whether a cut of `members` may be taken now; if not, they wait.
     pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> bool {
         if !self.up {
@@ -60,7 +56,7 @@ impl Outbound {
 
     /// Whether `file` was told in this session, and whether all of it is to be told, acknowledged or not.
     pub fn told(&self, file: FileId) -> (bool, bool) {
-        (self.announced.contains(&file), self.everything || self.asked.contains(&file))
+        (self.announced.contains(&file), self.asked.contains(&file))
     }
 
     /// The peer is to hear of `file` once more, all of it.

@@ -13,6 +13,7 @@ use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
 use crate::model::codec;
+use crate::model::first::FirstSync;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
 use crate::model::name::Name;
@@ -44,6 +45,8 @@ pub struct Options {
     pub key_file: PathBuf,
     pub read_timeout: Duration,
     pub new_peer: bool,
+    /// How this directory and that of a peer it has not met become one.
+    pub first_sync: FirstSync,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,

@@ -6,6 +6,7 @@
 //! - nothing is applied before its redo record is durable, and nothing is thanked before it is durable itself.
 
 use super::host::Host;
+use super::meeting::Meeting;
 use super::node::Held;
 use super::pending::{LOCK_PATIENCE, Outcome, Pending, Queue, Readiness, Redo, Staged, still_missing};
 use super::pieces::{self, digest};
@@ -37,11 +38,12 @@ const SYNC_EACH: usize = 16;
 pub(super) struct Applier {
     ear: InboxEar,
     queue: Queue,
+    pub(super) meeting: Option<Meeting>,
 }
 
 impl Applier {
     pub fn new(ear: InboxEar) -> Applier {
-        Applier { ear, queue: Queue::default() }
+        Applier { ear, queue: Queue::default(), meeting: None }
     }
 }
 
@@ -74,8 +76,16 @@ impl Worker for Applier {
                     }
                 }
                 Inbound::Again => {}
-                Inbound::Retry => self.queue.failing = false,
-                Inbound::Down => self.queue.keep(),
+                Inbound::Retry => {
+                    self.queue.failing = false;
+                    self.meet(host);
+                }
+                Inbound::Begin { ours, theirs } => self.begin(host, ours, theirs),
+                Inbound::Survey { nonce, answers } => self.surveyed(host, nonce, answers),
+                Inbound::Down => {
+                    self.meeting = None;
+                    self.queue.keep();
+                }
                 Inbound::Stop => return Turn::Over,
             }
         }
@@ -207,7 +217,7 @@ impl Host {
     }
 
     /// Nobody tells when a disk has room again.
-    fn try_again_later(self: &Arc<Self>) {
+    pub(super) fn try_again_later(self: &Arc<Self>) {
         let host = self.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(RETRY).await;

@@ -8,11 +8,10 @@ use super::fetch::{Filler, Finisher};
 use super::host::{Ears, Host};
 use super::inbound::Applier;
 use super::queues::{Filling, Inbound, Request, Trigger, Turn};
-use super::recovery::new_writer;
 use super::serve::Servant;
 use super::worker::Worker;
-use crate::model::ids::LogPosition;
-use crate::model::message::{Hello, Message};
+use crate::model::ids::{LogPosition, WriterId};
+use crate::model::message::{Begin, Hello, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::wire::{self, Event, Events, Link};
@@ -117,14 +116,10 @@ impl Host {
         tracing::info!("connected with replica {} at {}", session.peer.replica.short(), session.address);
         let peer = session.peer.replica;
         *self.session.lock() = Some(session);
-        let mut share = self.share.lock();
-        if share.header().peer != Some(peer)
-            && let Err(error) = self.commit(&mut share, Record::Paired { peer })
-        {
-            tracing::error!("the pairing could not be journaled: {error}");
-        }
-        let since = share.header().followed;
-        drop(share);
+        let since = {
+            let share = self.share.lock();
+            share.header().followed.filter(|_| share.header().peer == Some(peer))
+        };
         self.tell(Message::Sync { since });
         self.moved();
     }
@@ -143,6 +138,11 @@ impl Host {
     pub(super) fn hear(self: &Arc<Self>, message: Message) {
         match message {
             Message::Sync { since } => self.synced(since),
+            Message::Begin(theirs) => match self.outbound.lock().begin.clone() {
+                Some(ours) => self.inbox.send(Inbound::Begin { ours, theirs }),
+                None => self.distrust("the peer begins before it says where"),
+            },
+            Message::Survey { nonce, answers } => self.inbox.send(Inbound::Survey { nonce, answers }),
             Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),
             Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
@@ -177,32 +177,36 @@ impl Host {
         }
     }
 
-    /// The peer says how far it has followed our log: less than what it once thanked for, or nothing,
-    /// means that it has lost something, and is told everything.
+    /// The peer says how far it has followed our log: where that is less than it once thanked for, or nothing, it may lack
+    /// anything.
     fn synced(&self, since: Option<LogPosition>) {
-        let everything = {
+        let Some(peer) = self.session.lock().as_ref().map(|s| s.peer.replica) else { return };
+        let random = || self.random.lock()() as u64;
+        let begin = {
             let mut share = self.share.lock();
-            let everything = share.must_tell_everything(since);
+            let met = share.header().peer == Some(peer);
+            let mut anew = !met || share.must_begin_anew(since);
             let ahead = since.is_some_and(|s| s.writer == share.writer() && s.seq > share.header().head)
                 && !planted(Bug::ReuseWriter);
             if ahead {
                 // We are an older self, restored: the numbers since are taken.
                 tracing::warn!("the peer has seen more of this host than this host remembers");
-                let began = Record::Began { writer: new_writer(&mut self.random.lock()) };
+                anew = true;
+                let began = Record::Began { writer: WriterId(random()) };
                 if let Err(error) = self.commit(&mut share, began) {
                     tracing::error!("a new writer could not be journaled: {error}");
                 }
             }
-            if let Some(since) = since
+            if let Some(since) = since.filter(|_| met)
                 && let Err(error) = self.commit(&mut share, Record::Heard { since })
             {
                 tracing::error!("the peer's position could not be journaled: {error}");
             }
-            everything || ahead
+            let head = LogPosition { writer: share.writer(), seq: share.header().head };
+            Begin { anew, met, first: self.options.first_sync, nonce: random(), head }
         };
-        self.outbound_up(everything);
-        self.ask_for_certainty();
-        self.fetch_up();
+        self.outbound.lock().begin = Some(begin.clone());
+        self.tell(Message::Begin(begin));
     }
 
     /// Waits until everything here is on the peer and everything of the peer's is here.

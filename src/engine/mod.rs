@@ -57,6 +57,7 @@ mod inbound;
 mod life;
 mod live;
 mod location;
+mod meeting;
 pub mod metadata;
 mod moves;
 mod names;

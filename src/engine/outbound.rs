@@ -2,7 +2,6 @@
 //!
 //! Invariant: where a flight ends (see [`flights`](super::flights)), what was frozen for it thaws.
 
-use super::flights::Outbound;
 use super::host::Host;
 use super::node::Held;
 use super::queues::{Inbound, Trigger};
@@ -15,10 +14,15 @@ use crate::store::At;
 use std::collections::BTreeSet;
 
 impl Host {
-    /// The peer listens and has everything up to what it said, or (with `everything`) nothing.
-    pub(super) fn outbound_up(&self, everything: bool) {
-        *self.outbound.lock() = Outbound::up(everything);
+    /// The peer listens in the session that was begun with `nonce`. False where that is over.
+    pub(super) fn outbound_up(&self, nonce: u64) -> bool {
+        let mut outbound = self.outbound.lock();
+        // What it has asked for already counts.
+        outbound.up = outbound.begin.as_ref().is_some_and(|begin| begin.nonce == nonce);
+        let up = outbound.up;
+        drop(outbound);
         let _ = self.triggers.send(Trigger::Backlog);
+        up
     }
 
     pub(super) fn outbound_down(&self) {

@@ -187,6 +187,13 @@ impl Pending {
         self.since.elapsed() < LOCK_PATIENCE
     }
 
+    /// The chunks of a file whose content came with the cut or for it.
+    pub(super) fn brought(&self, id: FileId, body: &BodyCut) -> ChunkSet {
+        let mut brought: ChunkSet = body.pieces.iter().map(|p| p.chunks()).collect();
+        self.content.get(&id).into_iter().for_each(|staged| brought.extend(&staged.have));
+        brought
+    }
+
     /// Whether `file`, which is to become as `body` says, has that content already.
     pub(super) fn brings_the_same(
         &self,

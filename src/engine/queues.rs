@@ -6,7 +6,8 @@
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, Piece};
 use crate::model::ids::{FileId, Seq};
-use crate::model::message::Ack;
+use crate::model::message::{Ack, Begin};
+use crate::model::survey::Answer;
 use crate::model::version::Version;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -81,6 +82,16 @@ pub(super) enum Inbound {
     Again,
     /// What failed is worth another try.
     Retry,
+    /// Both sides have said how they begin.
+    Begin {
+        ours: Begin,
+        theirs: Begin,
+    },
+    /// The peer's answers to one round of questions.
+    Survey {
+        nonce: u64,
+        answers: Vec<Answer>,
+    },
     /// The session is over.
     Down,
     Stop,

@@ -59,6 +59,8 @@ pub struct File {
 
     /// Files that share a bond move together.
     pub bond: Option<u64>,
+    /// The inode number under the mount: the same for ever, whatever else changes.
+    pub ino: u64,
     /// The inode on the disk, its mtime at the last cut or at the peer's last change, and its times when last
     /// recorded: how edits behind our back are found.
     pub disk: u64,
@@ -283,10 +285,53 @@ impl File {
         self.unsettled = false;
     }
 
-    /// The peer has made durable what our cut `seq` told of the body.
-    pub(super) fn thank_body(&mut self, seq: Seq) {
+    /// The peer may have nothing of it any more: it is told again with our cut `seq`, as the version it is.
+    pub(super) fn retell(&mut self, seq: Seq) {
+        self.body_acked = 0;
+        if self.place_tag == 0 {
+            (self.place_cut, self.place_tag) = (seq, seq);
+        }
+        if self.body_tag == 0 && self.name.is_some() {
+            (self.body_cut, self.body_tag) = (seq, seq);
+        }
+    }
+
+    /// Takes back [`File::retell`]: the peer has it.
+    pub(super) fn known(&mut self, seq: Seq) {
+        if self.place_tag == seq {
+            self.place_tag = 0;
+        }
+        if self.body_tag == seq {
+            self.settle();
+        }
+    }
+
+    /// It is one with a file of the peer's, of the same content, and both are at `version` now. With `attrs`, ours stay,
+    /// which is a change at `tag`.
+    pub(super) fn merge(&mut self, version: &Version, attrs: bool, tag: Seq) {
+        let tag = if attrs { tag } else { 0 };
+        *self = File {
+            name: self.name.take(),
+            place: version.clone(),
+            body: version.clone(),
+            base: version.clone(),
+            base_size: self.size,
+            stamp: self.stamp,
+            size: self.size,
+            body_tag: tag,
+            attrs_tag: tag,
+            ino: self.ino,
+            disk: self.disk,
+            mtime: self.mtime,
+            recorded: self.recorded,
+            ..File::default()
+        };
+    }
+
+    /// The peer has made durable what our cut `seq` told of the body, which included our cuts up to `acked`.
+    pub(super) fn thank_body(&mut self, seq: Seq, acked: Seq) {
         self.dirty.thank(seq);
-        self.body_acked = self.body_acked.max(seq);
+        self.body_acked = self.body_acked.max(acked);
         if self.body_tag <= seq {
             self.settle();
         }
@@ -346,7 +391,7 @@ mod tests {
                     0 => file.resize(at, tag),
                     1 => file.wrote(&ChunkSet::of(chunk::touched(at, len)), size, tag),
                     2 => file.scrapped(&ChunkSet::of(at..at + len), size, tag),
-                    _ => file.thank_body(tag - 1),
+                    _ => file.thank_body(tag - 1, tag - 1),
                 }
                 let end = chunk::count(file.size);
                 proptest::prop_assert!(file.dirty.since(0).all(|r| r.end <= end), "{file:?}");

@@ -1,8 +1,10 @@
 //! What two replicas say to each other, and what it means. How it travels is the wire's matter.
 
 use super::cut::{Cut, Piece};
+use super::first::FirstSync;
 use super::ids::{FileId, LogPosition, Seq};
 use super::limits::{ACKS, CHUNK, CUT_RANGES, FILE_BYTES, RETRIEVE_BYTES};
+use super::survey::{self, Answer};
 use super::version::Version;
 use super::{chunk, ids::ReplicaId};
 use bincode::{Decode, Encode};
@@ -87,6 +89,28 @@ pub enum Message {
     Pong {
         nonce: u64,
     },
+    /// Answers a `Sync`. Nothing is told before both sides have said it.
+    Begin(Begin),
+    /// The sender's answers to one round of questions; both sides send theirs. `nonce` is that of its `Begin`.
+    Survey {
+        nonce: u64,
+        answers: Vec<Answer>,
+    },
+}
+
+/// How one side begins a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Begin {
+    /// One of the two may lack what the other holds for known: they find out first what they have in common.
+    pub anew: bool,
+    /// The sender was together with this peer before.
+    pub met: bool,
+    /// How it wants to become one with a peer that it has not met.
+    pub first: FirstSync,
+    /// Random, for the names of what both turn out to have.
+    pub nonce: u64,
+    /// The end of the sender's log.
+    pub head: LogPosition,
 }
 
 /// A file's registers that are durable: the number of the receiver's last cut that each includes,
@@ -112,6 +136,7 @@ impl Message {
                 Err("a retrieval of nothing, of too much, or of what no file has")
             }
             Message::Retrieve { version, .. } => version.check(),
+            Message::Survey { answers, .. } => survey::check(answers),
             Message::Deliver { pieces, .. } => {
                 let sane = |p: &Piece| {
                     let end = p.first.checked_add(chunk::count(p.bytes.len() as u64));

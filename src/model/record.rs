@@ -16,8 +16,8 @@ use bincode::{Decode, Encode};
 pub enum Record {
     /// From here on this replica counts as `writer`.
     Began { writer: WriterId },
-    /// This replica belongs together with `peer`.
-    Paired { peer: ReplicaId },
+    /// This replica belongs together with `peer`: what each does not know of the other up to here it has yet to tell.
+    Met { peer: ReplicaId, ours: LogPosition, theirs: LogPosition },
     /// The peer has followed our log up to here.
     Heard { since: LogPosition },
     /// A new file, wholly held, all its chunks dirty; `disk` is its inode under the mount.
@@ -64,6 +64,15 @@ pub enum Record {
     Lies { file: FileId, disk: u64 },
     /// What records up to number `upto` say of the file's content and attributes is durable, content included.
     Synced { file: FileId, upto: u64 },
+    /// A cut of ours: the peer may have nothing any more of what it once acknowledged, and hears of it again. No file is
+    /// another version for that.
+    Parted { seq: Seq },
+    /// The peer has turned out to have these, as they are here.
+    Known { files: Vec<FileId> },
+    /// Files that both sides turned out to have are one from here on, each under an id that both came to.
+    Merged { files: Vec<Merge> },
+    /// Against the peer's file of the same name this one counts as last modified then, ns since 1970.
+    Stamped { file: FileId, stamp: i64 },
 }
 
 impl Record {
@@ -95,6 +104,16 @@ pub struct CutMark {
 pub struct Agreed {
     pub seq: Seq,
     pub size: u64,
+}
+
+/// A file here and one of the peer's become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Merge {
+    pub file: FileId,
+    /// The id that both give it.
+    pub into: FileId,
+    /// Its attributes differ from the peer's and are the ones that stay.
+    pub attrs: bool,
 }
 
 /// What a peer's cut did to one file.

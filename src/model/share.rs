@@ -11,7 +11,7 @@ use super::file::File;
 use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
-use super::record::{CutMark, Record, Taken, TakenBody};
+use super::record::{CutMark, Merge, Record, Taken, TakenBody};
 use super::sabotage::{Bug, planted};
 use super::version::Version;
 use bincode::{Decode, Encode};
@@ -44,6 +44,8 @@ pub struct Header {
     pub peer: Option<ReplicaId>,
     /// How far we have followed the peer's log.
     pub followed: Option<LogPosition>,
+    /// Our last cut that told everything again; 0 for none.
+    pub parted: Seq,
     /// How far the peer said it has followed ours: less, later, means that it lost something.
     pub heard: Option<LogPosition>,
     /// Writers this replica was before.
@@ -60,6 +62,7 @@ impl Share {
             next_bond: 1,
             peer: None,
             followed: None,
+            parted: 0,
             heard: None,
             past: Vec::new(),
         };
@@ -124,6 +127,9 @@ impl Share {
 
     /// The inode number of a file under the mount: the same after every restart.
     pub fn ino(&self, id: FileId) -> u64 {
+        if let Some(file) = self.files.get(&id) {
+            return file.ino;
+        }
         let mut ino = ino_hash(id);
         // Two files of one hash: the later one takes the next free number.
         while self.inos.get(&ino).is_some_and(|other| *other != id) {
@@ -155,8 +161,12 @@ impl Share {
 
     /// The number of our last cut that `version` includes, whoever we were then.
     pub fn ours_in(&self, version: &Version) -> Seq {
-        let us = self.header.past.iter().chain([&self.header.writer]);
-        us.map(|writer| version.get(*writer)).max().unwrap_or(0)
+        self.us().into_iter().map(|writer| version.get(writer)).max().unwrap_or(0)
+    }
+
+    /// All writers that this replica was or is.
+    fn us(&self) -> Vec<WriterId> {
+        self.header.past.iter().chain([&self.header.writer]).copied().collect()
     }
 
     /// The files that move together with `id`, itself included.
@@ -203,7 +213,14 @@ impl Share {
         let tag = self.header.head + 1;
         match record {
             Record::Began { writer } => self.begin(*writer),
-            Record::Paired { peer } => self.pair(*peer),
+            Record::Parted { seq } => self.part(*seq),
+            Record::Known { files } => files.iter().for_each(|id| self.know(*id)),
+            Record::Merged { files } => files.iter().for_each(|merge| self.merge(merge, tag)),
+            Record::Stamped { file, stamp } => self.change(*file, |f| f.stamp = *stamp),
+            Record::Met { peer, ours, theirs } => {
+                self.header.peer = Some(*peer);
+                (self.header.followed, self.header.heard) = (Some(*theirs), Some(*ours));
+            }
             Record::Heard { since } => self.header.heard = Some(*since),
             Record::Created { file, name, size, disk } => self.create(*file, name, *size, *disk),
             Record::Moved { moves } => self.rename(moves, tag),
@@ -286,19 +303,38 @@ impl Share {
         }
     }
 
-    fn pair(&mut self, peer: ReplicaId) {
-        self.header.peer = Some(peer);
-        self.header.followed = None;
-        self.header.heard = None;
+    /// The peer may have nothing of ours any more.
+    fn part(&mut self, seq: Seq) {
+        (self.header.head, self.header.parted) = (seq, seq);
+        (self.header.followed, self.header.heard) = (None, None);
+        let ids: Vec<FileId> = self.files.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.change(id, |f| f.retell(seq)));
     }
 
-    /// Whether a peer that has followed our log up to `since` must be told everything: it never met us,
-    /// or it has lost what it once had.
-    pub fn must_tell_everything(&self, since: Option<LogPosition>) -> bool {
-        if planted(Bug::TrustOldThanks) {
-            return false;
+    /// The peer has it after all.
+    fn know(&mut self, id: FileId) {
+        let parted = self.header.parted;
+        if self.files.get(&id).is_some_and(|f| f.place_tag == parted) {
+            self.clear_left(id);
         }
-        let Some(since) = since else { return !self.files.is_empty() };
+        self.change(id, |f| f.known(parted));
+    }
+
+    /// Nobody else may have this file under its old id.
+    fn merge(&mut self, merge: &Merge, tag: Seq) {
+        let Some(mut file) = self.files.get(&merge.file).cloned() else { return };
+        self.forget(merge.file);
+        file.merge(&Version::default().with(merge.into.writer, 1), merge.attrs, tag);
+        if let Some(name) = &file.name {
+            self.names.insert(name.clone(), merge.into);
+        }
+        self.insert(merge.into, file);
+    }
+
+    /// Whether a peer that has followed our log up to `since` may lack what it once had: it never met us,
+    /// or it has lost something.
+    pub fn must_begin_anew(&self, since: Option<LogPosition>) -> bool {
+        let Some(since) = since else { return true };
         let ours = since.writer == self.header.writer || self.header.past.contains(&since.writer);
         let back = self.header.heard.is_some_and(|h| h.writer == since.writer && h.seq > since.seq);
         !ours || back
@@ -412,10 +448,17 @@ impl Share {
     }
 
     fn thank(&mut self, ack: &Ack) {
+        let us = self.us();
         let Some(file) = self.files.get_mut(&ack.file) else { return };
         let bond = file.bond;
         if ack.body != 0 {
-            file.thank_body(ack.body);
+            // What was told again bore the number of that cut, not of the version.
+            let acked = match ack.body == self.header.parted {
+                true if file.body_cut == ack.body => us.iter().map(|w| file.body.get(*w)).max().unwrap_or(0),
+                true => 0,
+                false => ack.body,
+            };
+            file.thank_body(ack.body, acked);
         }
         if file.place_tag != 0 && file.place_tag <= ack.place {
             file.place_tag = 0;
@@ -522,7 +565,7 @@ impl Share {
             self.names.remove(name);
         }
         self.unleave(id, &file.left);
-        self.inos.remove(&self.ino(id));
+        self.inos.remove(&file.ino);
         for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking, &mut self.unsettled] {
             set.remove(&id);
         }
@@ -535,9 +578,11 @@ impl Share {
         }
     }
 
-    fn insert(&mut self, id: FileId, file: File) {
-        let ino = self.ino(id);
-        self.inos.insert(ino, id);
+    fn insert(&mut self, id: FileId, mut file: File) {
+        if file.ino == 0 {
+            file.ino = self.ino(id);
+        }
+        self.inos.insert(file.ino, id);
         self.files.insert(id, file);
         self.refresh(id);
     }

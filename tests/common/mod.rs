@@ -56,6 +56,7 @@ impl Pair {
                 key_file: key.clone(),
                 read_timeout: Duration::from_secs(10),
                 new_peer: false,
+                first_sync: Default::default(),
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),
             };

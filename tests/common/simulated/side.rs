@@ -136,6 +136,7 @@ impl Side {
             key_file: "/none".into(),
             read_timeout: std::time::Duration::from_secs(10),
             new_peer: false,
+            first_sync: Default::default(),
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };

@@ -1,0 +1,369 @@
+//! The beginning of a session in which one side may lack what the other holds for known: a first meeting, a lost or
+//! restored state.
+//!
+//! Both find out what they have in common (see [`survey`](crate::model::survey)): first, where they were together before,
+//! files of the same id at the same versions; then names of the same content. The latter become one file under an id that
+//! both come to by themselves. All else is news, and goes the way of all news.
+//!
+//! Invariants: nothing is told before both have come to the same findings; a file that a program has open, or that has
+//! changed since it was looked at, is no part of them here, and the peer is asked to tell of it; what both have is
+//! durable here before the journal says so, and the peer's position is the last thing that it says.
+
+use super::host::Host;
+use super::inbound::Applier;
+use crate::model::codec;
+use crate::model::first::FirstSync;
+use crate::model::ids::{FileId, LogPosition, WriterId};
+use crate::model::message::{Begin, Message};
+use crate::model::name::Name;
+use crate::model::record::{CutMark, Merge, Record};
+use crate::model::sabotage::{Bug, planted};
+use crate::model::share::Share;
+use crate::model::survey::{Answer, Entry, Found, Met, Survey};
+use crate::model::version::Version;
+use crate::store::{self, At};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Files dealt with in one record.
+const BATCH: usize = 4096;
+/// Bytes read at once where content is digested.
+const READ: usize = 1 << 20;
+
+/// A meeting under way.
+pub(super) struct Meeting {
+    ours: Begin,
+    theirs: Begin,
+    next: Step,
+    /// The peer's answers that came before this side was ready for them.
+    early: Option<Vec<Answer>>,
+    /// The versions of the files when they were first looked at.
+    seen: BTreeMap<FileId, (Version, Version)>,
+    /// Files that both know, at the same versions.
+    known: BTreeSet<FileId>,
+}
+
+/// What comes next.
+enum Step {
+    /// To hold nothing for known to the peer any more.
+    Part,
+    Look(About),
+    /// The peer's answers are awaited.
+    Hear(About, Survey),
+    Conclude(Found),
+}
+
+/// What the two sides compare.
+#[derive(Clone, Copy, PartialEq)]
+enum About {
+    /// Which files are known to both.
+    Versions,
+    /// Which of the others have the same content.
+    Content,
+}
+
+impl Meeting {
+    /// How the two become one, where neither has met the other.
+    fn first(&self) -> Option<FirstSync> {
+        (!self.ours.met && !self.theirs.met).then_some(self.ours.first)
+    }
+
+    /// Does what can be done before the peer is heard again. True where all is done.
+    fn go_on(&mut self, host: &Host) -> Result<bool, Trouble> {
+        loop {
+            match &mut self.next {
+                Step::Part => {
+                    self.seen = host.part()?;
+                    let met = self.ours.met && self.theirs.met;
+                    self.next = Step::Look(if met { About::Versions } else { About::Content });
+                }
+                Step::Look(about) => {
+                    let about = *about;
+                    let survey = host.look(self, about)?;
+                    self.ask(host, about, survey);
+                }
+                Step::Hear(..) => match self.early.take() {
+                    Some(answers) => self.compare(host, answers)?,
+                    None => return Ok(false),
+                },
+                Step::Conclude(found) => {
+                    let found = std::mem::take(found);
+                    if let Err(error) = host.conclude_meeting(self, &found) {
+                        self.next = Step::Conclude(found);
+                        return Err(error.into());
+                    }
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Answers the next questions, or sees what the survey has found.
+    fn ask(&mut self, host: &Host, about: About, mut survey: Survey) {
+        if let Some(answers) = survey.answers() {
+            host.tell(Message::Survey { nonce: self.ours.nonce, answers });
+            self.next = Step::Hear(about, survey);
+            return;
+        }
+        let found = survey.finish();
+        self.next = match about {
+            About::Versions => {
+                self.known = found.equal.into_iter().map(|met| met.file).collect();
+                Step::Look(About::Content)
+            }
+            About::Content => Step::Conclude(found),
+        };
+    }
+
+    /// The peer's answers to the questions that both were at.
+    fn compare(&mut self, host: &Host, answers: Vec<Answer>) -> Result<(), Trouble> {
+        if let Step::Hear(about, mut survey) = std::mem::replace(&mut self.next, Step::Part) {
+            survey.compare(answers).map_err(Trouble::Peer)?;
+            self.ask(host, about, survey);
+        }
+        Ok(())
+    }
+}
+
+/// Why a meeting does not go on.
+enum Trouble {
+    /// The peer says what no peer would.
+    Peer(&'static str),
+    Disk(store::Error),
+}
+
+impl From<store::Error> for Trouble {
+    fn from(error: store::Error) -> Trouble {
+        Trouble::Disk(error)
+    }
+}
+
+impl Applier {
+    /// Both sides have said how they begin.
+    pub(super) fn begin(&mut self, host: &Arc<Host>, ours: Begin, theirs: Begin) {
+        self.meeting = None;
+        if !ours.anew && !theirs.anew {
+            return host.begun(ours.nonce);
+        }
+        let unmet = !ours.met && !theirs.met;
+        if unmet && ours.first.from_the_peer() != theirs.first {
+            return host.distrust(&format!(
+                "the two hosts disagree on how to become one: with --first-sync {} here the peer must be mounted with \
+                 --first-sync {}, and it has {}",
+                ours.first.word(),
+                ours.first.from_the_peer().word(),
+                theirs.first.word()
+            ));
+        }
+        let (seen, known) = (BTreeMap::new(), BTreeSet::new());
+        self.meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, seen, known });
+        self.meet(host);
+    }
+
+    pub(super) fn surveyed(&mut self, host: &Arc<Host>, nonce: u64, answers: Vec<Answer>) {
+        let Some(meeting) = self.meeting.as_mut().filter(|m| m.theirs.nonce == nonce) else { return };
+        if meeting.early.replace(answers).is_some() {
+            self.meeting = None;
+            return host.distrust("the peer answers what it was not asked");
+        }
+        self.meet(host);
+    }
+
+    /// Goes on with the meeting, if there is one. What the disk refuses is tried again.
+    pub(super) fn meet(&mut self, host: &Arc<Host>) {
+        let Some(meeting) = &mut self.meeting else { return };
+        match meeting.go_on(host) {
+            Ok(false) => {}
+            Ok(true) => self.meeting = None,
+            Err(Trouble::Peer(why)) => {
+                self.meeting = None;
+                host.distrust(why);
+            }
+            Err(Trouble::Disk(error)) => {
+                tracing::error!("what is here can't be compared with what the peer has yet: {error}");
+                host.try_again_later();
+            }
+        }
+    }
+}
+
+impl Host {
+    /// From here on both tell what the other lacks, in the session that was begun with `nonce`.
+    fn begun(&self, nonce: u64) {
+        if !self.outbound_up(nonce) {
+            return;
+        }
+        self.ask_for_certainty();
+        self.fetch_up();
+        self.moved();
+    }
+
+    /// Gives every file a version that the survey can speak of, and holds none for known to the peer. Returns the
+    /// versions.
+    fn part(&self) -> store::Result<BTreeMap<FileId, (Version, Version)>> {
+        let files: Vec<FileId> = self.share.lock().files().map(|f| f.0).collect();
+        let mut seen = BTreeMap::new();
+        for batch in files.chunks(BATCH) {
+            let mut share = self.share.lock();
+            let mut marks = Vec::new();
+            for &file in batch {
+                let Some(f) = share.file(file).filter(|f| f.name.is_some()) else { continue };
+                // Whoever changes it from here on has a node before the change is in the journal.
+                if f.partial || f.unsettled || !f.is_whole() || self.nodes.find(file).is_some() {
+                    continue;
+                }
+                let Some(name) = f.name.as_ref() else { continue };
+                if f.is_fresh()
+                    && let Ok(stat) = self.backing.stat(At::Name(name))
+                {
+                    let mtime = stat.mtime.nanoseconds();
+                    let (place, body, stamp) = (f.place_is_fresh(), f.body_is_fresh(), f.next_stamp(mtime));
+                    marks.push(CutMark { file, place, body, stamp, mtime });
+                }
+            }
+            if !marks.is_empty() {
+                let seq = share.header().head + 1;
+                self.commit(&mut share, Record::Cut { seq, marks })?;
+            }
+            let versions = |f: &crate::model::file::File| (f.place.clone(), f.body.clone());
+            let settled = batch.iter().filter_map(|id| Some((*id, share.file(*id)?)));
+            seen.extend(settled.filter(|(_, f)| !f.is_fresh()).map(|(id, f)| (id, versions(f))));
+        }
+        let mut share = self.share.lock();
+        if !planted(Bug::TrustOldThanks) {
+            let seq = share.header().head + 1;
+            self.commit(&mut share, Record::Parted { seq })?;
+        }
+        Ok(seen)
+    }
+
+    /// Looks at all that the sides compare next.
+    fn look(&self, meeting: &Meeting, about: About) -> store::Result<Survey> {
+        let files: Vec<(FileId, Name)> = {
+            let share = self.share.lock();
+            share
+                .names()
+                .filter(|(_, id)| !meeting.known.contains(id))
+                .map(|(n, id)| (id, n.clone()))
+                .collect()
+        };
+        let mut entries = Vec::with_capacity(files.len());
+        for (file, name) in files {
+            let (stamp, versions) = {
+                let share = self.share.lock();
+                let Some(f) = share.file(file) else { continue };
+                (f.stamp, meeting.seen.get(&file).filter(|seen| is_as_seen(&share, file, &name, seen)))
+            };
+            let (what, attrs) = match (versions, about) {
+                (None, _) => (None, 0),
+                (Some(versions), About::Versions) => {
+                    (Some(Sha256::digest(codec::encode(&(file, versions))).into()), 0)
+                }
+                (Some(_), About::Content) => match self.digest_file(&name) {
+                    Ok((what, attrs)) => (Some(what), attrs),
+                    Err(error) => {
+                        tracing::warn!("{name} can't be compared with the peer's: {error}");
+                        (None, 0)
+                    }
+                },
+            };
+            entries.push((file, Entry { name, what, attrs, stamp }));
+            if self.session.lock().is_none() {
+                // Over: nobody wants to know any more.
+                break;
+            }
+        }
+        Ok(Survey::new(self.identity.replica.0, entries))
+    }
+
+    /// Digests of the content that lies under `name`, and of its attributes.
+    fn digest_file(&self, name: &Name) -> store::Result<([u8; 32], u64)> {
+        let wrap = |source| store::Error::Io { what: format!("reading {name}"), source };
+        let file = self.backing.open_file(At::Name(name), false)?;
+        let attrs = store::read_attrs(&file).map_err(wrap)?;
+        let (mut hasher, mut at, mut bytes) = (Sha256::new(), 0, vec![0; READ]);
+        loop {
+            let len = file.read_full_at(&mut bytes, at).map_err(wrap)?;
+            hasher.update(&bytes[..len]);
+            at += len as u64;
+            if len < READ {
+                break;
+            }
+        }
+        Ok((hasher.finalize().into(), xxhash_rust::xxh3::xxh3_64(&codec::encode(&attrs))))
+    }
+
+    /// Notes what both have; everything else is told.
+    fn conclude_meeting(&self, meeting: &Meeting, found: &Found) -> store::Result<()> {
+        let peer = self.session.lock().as_ref().map(|s| s.peer.replica);
+        let Some(peer) = peer else { return Ok(()) };
+        // What is known to both needs no second copy to be safe, but it needs one here.
+        self.backing.sync_all()?;
+        let id = both(meeting, self.identity.replica.0, peer.0);
+        let ours_wins = |met: &Met, stamp: i64| {
+            let by_stamp = (stamp, self.identity.replica) > (met.stamp, peer);
+            meeting.first().and_then(FirstSync::prefers_ours).unwrap_or(by_stamp)
+        };
+        let _gate = self.applying.read();
+        let _names = self.names.write();
+        let mut declined = Vec::new();
+        let mut merges = Vec::new();
+        let mut share = self.share.lock();
+        for (n, met) in found.equal.iter().enumerate() {
+            let into = FileId { writer: id, counter: n as u64 + 1 };
+            let seen = meeting.seen.get(&met.file);
+            let as_seen = seen.is_some_and(|seen| is_as_seen(&share, met.file, &met.name, seen));
+            if !as_seen || self.nodes.find(met.file).is_some() {
+                declined.push(into);
+                continue;
+            }
+            let stamp = share.file(met.file).map_or(0, |f| f.stamp);
+            merges.push(Merge { file: met.file, into, attrs: !met.same_attrs && ours_wins(met, stamp) });
+        }
+        let known: Vec<FileId> = meeting.known.iter().copied().collect();
+        for files in known.chunks(BATCH) {
+            self.commit(&mut share, Record::Known { files: files.to_vec() })?;
+        }
+        for files in merges.chunks(BATCH) {
+            self.commit(&mut share, Record::Merged { files: files.to_vec() })?;
+        }
+        let prefers_ours = meeting.first().and_then(FirstSync::prefers_ours) == Some(true);
+        for met in found.contested.iter().filter(|_| prefers_ours) {
+            let Some(stamp) = share.file(met.file).map(|f| f.stamp) else { continue };
+            if stamp <= met.stamp {
+                self.commit(&mut share, Record::Stamped { file: met.file, stamp: met.stamp + 1 })?;
+            }
+        }
+        let (ours, theirs): (LogPosition, LogPosition) = (meeting.ours.head, meeting.theirs.head);
+        self.commit(&mut share, Record::Met { peer, ours, theirs })?;
+        drop(share);
+        drop(_names);
+        tracing::info!(
+            "met replica {}: {} files known to both, {} equal, {} different under one name",
+            peer.short(),
+            known.len(),
+            merges.len(),
+            found.contested.len()
+        );
+        self.journal.sync(self.journal.end())?;
+        self.begun(meeting.ours.nonce);
+        declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
+        Ok(())
+    }
+}
+
+/// Whether nothing has happened to a file since its versions were `seen`.
+fn is_as_seen(share: &Share, file: FileId, name: &Name, seen: &(Version, Version)) -> bool {
+    let same = |f: &crate::model::file::File| (&f.place, &f.body) == (&seen.0, &seen.1);
+    let whole = |f: &crate::model::file::File| f.is_whole() && !f.partial && !f.unsettled && !f.is_fresh();
+    share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(f) && whole(f))
+}
+
+/// The writer under whose name both sides number what they have in common.
+fn both(meeting: &Meeting, us: u128, peer: u128) -> WriterId {
+    let mut sides = [(us, meeting.ours.nonce), (peer, meeting.theirs.nonce)];
+    sides.sort_unstable();
+    let digest = Sha256::digest(codec::encode(&sides));
+    WriterId(u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes")))
+}
