@@ -38,7 +38,7 @@ const SYNC_EACH: usize = 16;
 pub(super) struct Applier {
     ear: InboxEar,
     queue: Queue,
-    pub(super) meeting: Option<Meeting>,
+    meeting: Option<Meeting>,
 }
 
 impl Applier {
@@ -78,10 +78,10 @@ impl Worker for Applier {
                 Inbound::Again => {}
                 Inbound::Retry => {
                     self.queue.failing = false;
-                    self.meet(host);
+                    host.meet(&mut self.meeting);
                 }
-                Inbound::Begin { ours, theirs } => self.begin(host, ours, theirs),
-                Inbound::Survey { nonce, answers } => self.surveyed(host, nonce, answers),
+                Inbound::Begin { ours, theirs } => host.begin(&mut self.meeting, ours, theirs),
+                Inbound::Survey { nonce, answers } => host.surveyed(&mut self.meeting, nonce, answers),
                 Inbound::Down => {
                     self.meeting = None;
                     self.queue.keep();

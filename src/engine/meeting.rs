@@ -10,7 +10,6 @@
 //! durable here before the journal says so, and the peer's position is the last thing that it says.
 
 use super::host::Host;
-use super::inbound::Applier;
 use crate::model::codec;
 use crate::model::first::FirstSync;
 use crate::model::ids::{FileId, LogPosition, WriterId};
@@ -139,16 +138,16 @@ impl From<store::Error> for Trouble {
     }
 }
 
-impl Applier {
+impl Host {
     /// Both sides have said how they begin.
-    pub(super) fn begin(&mut self, host: &Arc<Host>, ours: Begin, theirs: Begin) {
-        self.meeting = None;
+    pub(super) fn begin(self: &Arc<Self>, meeting: &mut Option<Meeting>, ours: Begin, theirs: Begin) {
+        *meeting = None;
         if !ours.anew && !theirs.anew {
-            return host.begun(ours.nonce);
+            return self.begun(ours.nonce);
         }
         let unmet = !ours.met && !theirs.met;
         if unmet && ours.first.from_the_peer() != theirs.first {
-            return host.distrust(&format!(
+            return self.distrust(&format!(
                 "the two hosts disagree on how to become one: with --first-sync {} here the peer must be mounted with \
                  --first-sync {}, and it has {}",
                 ours.first.word(),
@@ -157,38 +156,42 @@ impl Applier {
             ));
         }
         let (seen, known) = (BTreeMap::new(), BTreeSet::new());
-        self.meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, seen, known });
-        self.meet(host);
+        *meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, seen, known });
+        self.meet(meeting);
     }
 
-    pub(super) fn surveyed(&mut self, host: &Arc<Host>, nonce: u64, answers: Vec<Answer>) {
-        let Some(meeting) = self.meeting.as_mut().filter(|m| m.theirs.nonce == nonce) else { return };
-        if meeting.early.replace(answers).is_some() {
-            self.meeting = None;
-            return host.distrust("the peer answers what it was not asked");
+    /// The peer answers the questions of the session that it began with `nonce`.
+    pub(super) fn surveyed(
+        self: &Arc<Self>,
+        meeting: &mut Option<Meeting>,
+        nonce: u64,
+        answers: Vec<Answer>,
+    ) {
+        let Some(present) = meeting.as_mut().filter(|m| m.theirs.nonce == nonce) else { return };
+        if present.early.replace(answers).is_some() {
+            *meeting = None;
+            return self.distrust("the peer answers what it was not asked");
         }
-        self.meet(host);
+        self.meet(meeting);
     }
 
     /// Goes on with the meeting, if there is one. What the disk refuses is tried again.
-    pub(super) fn meet(&mut self, host: &Arc<Host>) {
-        let Some(meeting) = &mut self.meeting else { return };
-        match meeting.go_on(host) {
+    pub(super) fn meet(self: &Arc<Self>, meeting: &mut Option<Meeting>) {
+        let Some(present) = meeting else { return };
+        match present.go_on(self) {
             Ok(false) => {}
-            Ok(true) => self.meeting = None,
+            Ok(true) => *meeting = None,
             Err(Trouble::Peer(why)) => {
-                self.meeting = None;
-                host.distrust(why);
+                *meeting = None;
+                self.distrust(why);
             }
             Err(Trouble::Disk(error)) => {
                 tracing::error!("what is here can't be compared with what the peer has yet: {error}");
-                host.try_again_later();
+                self.try_again_later();
             }
         }
     }
-}
 
-impl Host {
     /// From here on both tell what the other lacks, in the session that was begun with `nonce`.
     fn begun(&self, nonce: u64) {
         if !self.outbound_up(nonce) {

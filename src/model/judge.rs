@@ -114,7 +114,8 @@ pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
 pub fn judge_again(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
     let is_behind = |file: &FileCut| {
         let ours = share.file(file.file).filter(|f| f.unsettled);
-        ours.zip(file.body.as_ref()).is_some_and(|(f, body)| f.body.order(&body.version) == Order::After)
+        let knows = |f: &File, body: &BodyCut| body.version.includes(&f.body);
+        ours.zip(file.body.as_ref()).is_some_and(|(f, body)| !knows(f, body))
     };
     let mut verdicts = judge(share, peer, cut);
     for (verdict, _) in verdicts.iter_mut().zip(&cut.files).filter(|(_, file)| is_behind(file)) {

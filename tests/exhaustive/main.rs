@@ -40,6 +40,15 @@ impl Deaths {
     }
 }
 
+/// With `SYNCFS_LOG` the hosts' own log is shown, too.
+fn show_log() {
+    if std::env::var("SYNCFS_LOG").is_ok() {
+        let filter = tracing_subscriber::EnvFilter::from_env("SYNCFS_LOG");
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
+        let _ = log.with_writer(std::io::stderr).try_init();
+    }
+}
+
 fn number(variable: &str) -> Option<usize> {
     Some(std::env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
 }
@@ -125,6 +134,7 @@ fn all_histories(which: impl Fn(&Plan) -> bool, deaths: &Deaths) {
     let begun = Instant::now();
     let plans: Vec<Plan> = plans(number("SYNCFS_LENGTH").unwrap_or(2)).into_iter().filter(which).collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new((0, 0, Vec::new())));
+    show_log();
     let only = number("SYNCFS_ONLY");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
