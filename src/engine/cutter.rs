@@ -146,13 +146,11 @@ impl Host {
     fn try_cut(&self, seeds: &[FileId], process: Option<u32>) -> store::Result<()> {
         loop {
             let Some(members) = self.members(seeds)? else { return Ok(()) };
-            if !self.outbound.lock().may_cut(&members) {
-                return Ok(());
-            }
+            let Some(session) = self.outbound.lock().may_cut(&members) else { return Ok(()) };
             let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
             let datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
             // A rename may have bonded more files to these before they were locked: then once more.
-            if self.cut_locked(&members, &nodes, datas, process)? {
+            if self.cut_locked(session, &members, &nodes, datas, process)? {
                 return Ok(());
             }
         }
@@ -170,10 +168,11 @@ impl Host {
         Ok(any.then_some(members))
     }
 
-    /// Takes the cut of `members`, whose nodes are `nodes`, all locked. False where files outside have
-    /// come to move together with them.
+    /// Takes the cut of `members`, whose nodes are `nodes`, all locked, to be told in `session`. False where files
+    /// outside have come to move together with them.
     fn cut_locked(
         &self,
+        session: u64,
         members: &BTreeSet<FileId>,
         nodes: &[Held],
         mut datas: Vec<MutexGuard<'_, Data>>,
@@ -255,8 +254,15 @@ impl Host {
         }
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
-        // While the files are locked: an apply that finds it must tell one anew comes before or after.
-        self.outbound.lock().announced.extend(parts.iter().map(|p| p.0));
+        {
+            let mut outbound = self.outbound.lock();
+            if outbound.session() != Some(session) {
+                // Over meanwhile: the next one begins with it.
+                return Ok(true);
+            }
+            // While the files are locked: an apply that finds it must tell one anew comes before or after.
+            outbound.announced.extend(parts.iter().map(|p| p.0));
+        }
         let writer = share.writer();
         let mut inline =
             parts.iter().filter(|p| p.2).map(|p| p.3.len()).sum::<u64>() * CHUNK <= self.options.inline_bytes;
@@ -335,9 +341,14 @@ impl Host {
         }
         debug_assert_eq!(cut.check(), Ok(()), "{cut:?}");
         let mut outbound = self.outbound.lock();
-        cut.after = outbound.take_off(seq, flight);
-        outbound.ready.push(cut);
-        drop(outbound);
+        if outbound.session() == Some(session) {
+            cut.after = outbound.take_off(seq, flight);
+            outbound.ready.push(cut);
+            drop(outbound);
+        } else {
+            drop(outbound);
+            self.thaw(seq, flight.held);
+        }
         self.moved();
         Ok(true)
     }

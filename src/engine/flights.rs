@@ -41,17 +41,21 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Whether a cut of `members` may be taken now; if not, they wait.
-    pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> bool {
-        if !self.up {
-            return false;
-        }
+    /// The session in which a cut of `members` may be taken now. Where there is none they are told when there is; where
+    /// it is for others to come first, they wait.
+    pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> Option<u64> {
+        let session = self.session()?;
         let busy = members.iter().any(|m| self.busy.contains_key(m));
         if busy || self.bytes > INFLIGHT_BYTES {
             self.waiting.extend(members);
-            return false;
+            return None;
         }
-        true
+        Some(session)
+    }
+
+    /// The session in which something may be told.
+    pub fn session(&self) -> Option<u64> {
+        self.begin.as_ref().filter(|_| self.up).map(|begin| begin.nonce)
     }
 
     /// Whether `file` was told in this session, and whether all of it is to be told, acknowledged or not.

@@ -169,7 +169,10 @@ impl Host {
                 let host = self.clone();
                 self.runtime.spawn(async move {
                     host.level().await;
-                    host.tell(Message::Flushed { request });
+                    match host.flush_disk().await {
+                        Ok(()) => host.tell(Message::Flushed { request }),
+                        Err(error) => tracing::error!("what the peer waits for is not durable here: {error}"),
+                    }
                 });
             }
             Message::Flushed { request } => self.flushed(request),

@@ -174,7 +174,7 @@ impl Host {
         free.into_iter().for_each(|file| self.tell(Message::Tell { file }));
     }
 
-    fn thaw(&self, seq: Seq, held: Vec<Held>) {
+    pub(super) fn thaw(&self, seq: Seq, held: Vec<Held>) {
         for node in held {
             let mut data = node.data.lock();
             if data.frozen.as_ref().is_some_and(|f| f.seq == seq)

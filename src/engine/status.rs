@@ -95,11 +95,11 @@ impl Host {
         self.flush_disk().await.map_err(FlushError::Disk)
     }
 
-    /// What the peer never heard of is not durable for having been told: a file that was made and unlinked between two
-    /// cuts.
-    async fn flush_disk(&self) -> store::Result<()> {
+    /// What the peer has is not durable here for that, and what was made and unlinked between two cuts it never heard
+    /// of.
+    pub(super) async fn flush_disk(&self) -> store::Result<()> {
         let host = self.me.upgrade().expect("it is asked right now");
-        let sync = move || host.backing.sync_names().and_then(|()| host.journal.sync(host.journal.end()));
+        let sync = move || host.backing.sync_all().and_then(|()| host.journal.sync(host.journal.end()));
         let stopped =
             |error| store::Error::Io { what: "syncing".into(), source: std::io::Error::other(error) };
         tokio::task::spawn_blocking(sync).await.map_err(stopped)?

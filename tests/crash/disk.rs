@@ -5,13 +5,11 @@
 
 use crate::rig::{Host, mounted, run, try_run, until};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// XFS_IOC_GOINGDOWN, which is EXT4_IOC_SHUTDOWN too: `_IOR('X', 125, u32)`.
