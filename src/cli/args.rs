@@ -32,6 +32,8 @@ pub enum Command {
     Conflicts(Conflicts),
     /// Decide a conflict: which version keeps the name
     Resolve(Resolve),
+    /// See and bring back what the peer deleted or wrote over
+    Trash(Trash),
     /// Unmount DIR and wait until everything is on the disk
     Unmount(Unmount),
     /// Show syncfs at work: two mounts on this machine, live
@@ -86,6 +88,9 @@ pub struct Mount {
     /// that side is, and what it loses goes into its trash
     #[arg(long, value_name = "MODE", default_value = "newest", value_parser = first_sync())]
     pub first_sync: FirstSync,
+    /// How long what the peer deletes or writes over stays in the trash; 0: there is no trash
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
+    pub trash_days: u32,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
@@ -143,6 +148,43 @@ pub enum Keep {
     Other,
     /// Both: the copy takes a name that is no conflict copy's
     Both,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Trash {
+    #[command(subcommand)]
+    pub command: TrashCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum TrashCommand {
+    /// Show what lies in the trash, oldest first
+    List(TrashList),
+    /// Bring a file back, on both hosts
+    Restore(Restore),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TrashList {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    /// An entry of the trash, or the name of a file, of which the latest comes back
+    #[arg(value_name = "ENTRY|NAME")]
+    pub what: String,
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The name that it gets [default: the one that it had]
+    #[arg(long = "as", value_name = "NAME")]
+    pub to: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -219,19 +261,21 @@ mod tests {
         assert_eq!(mount.listen, "[::]:7377".parse().unwrap());
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (30, false, false));
         assert_eq!((mount.store, mount.key_file), (None, None));
+        assert_eq!(mount.trash_days, 7);
     }
 
     #[test]
     fn every_long_option_can_be_written_with_o() {
         let mount = mount(
             "syncfs mount /d -o rw,noatime,peer=hostb,listen=127.0.0.1:1,store=/s,key_file=/k,_netdev \
-             -o read_timeout=5,new_peer,foreground,x-systemd.automount,ro",
+             -o read_timeout=5,new_peer,trash_days=0,foreground,x-systemd.automount,ro",
         );
         assert_eq!(mount.peer.as_deref(), Some("hostb"));
         assert_eq!(mount.listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(mount.store, Some("/s".into()));
         assert_eq!(mount.key_file, Some("/k".into()));
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
+        assert_eq!(mount.trash_days, 0);
         assert!(mount.kernel.read_only);
     }
 

@@ -33,6 +33,9 @@ const WIND_UP: Duration = Duration::from_secs(2);
 /// A flush without a timeout.
 const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
+/// Bytes of one answer about the trash; an entry takes 3 KiB at most.
+const PAGE_BYTES: usize = 32 << 10;
+
 /// What to serve, and where.
 pub struct Plan {
     pub mount: PathBuf,
@@ -196,6 +199,8 @@ impl Respond for Share {
         match request {
             Request::Status => self.status().await,
             Request::Flush { timeout_ms } => self.flush(timeout_ms).await,
+            Request::Trash { from } => self.trash(from).await,
+            Request::Restore { what, name } => self.restore(what, name).await,
             Request::Unmount => self.unmount().await,
             Request::Wait => self.wait().await,
         }
@@ -226,6 +231,30 @@ impl Share {
             }
             Err(FlushError::TimedOut) => Err(failed("the two sides did not get level in time")),
         }
+    }
+
+    /// As many entries of the trash as go into one line.
+    async fn trash(&self, from: usize) -> Result<Value, Failure> {
+        let host = self.host.clone();
+        let entries = tokio::task::spawn_blocking(move || host.thrown()).await.context("it was cancelled")?;
+        let (all, mut room) = (entries.len(), PAGE_BYTES);
+        let mut page = Vec::new();
+        for entry in entries.into_iter().skip(from) {
+            let entry = serde_json::to_value(entry).context("the trash can't be written down")?;
+            room = room.saturating_sub(entry.to_string().len());
+            if room == 0 {
+                break;
+            }
+            page.push(entry);
+        }
+        Ok(serde_json::json!({"more": from + page.len() < all, "entries": page}))
+    }
+
+    async fn restore(&self, what: String, name: Option<String>) -> Result<Value, Failure> {
+        let host = self.host.clone();
+        let restored = tokio::task::spawn_blocking(move || host.restore(&what, name.as_deref())).await;
+        let restored = restored.context("restoring was cancelled")?.map_err(Failure::other)?;
+        Ok(serde_json::to_value(restored).context("the answer can't be written down")?)
     }
 
     async fn unmount(&self) -> Result<Value, Failure> {

@@ -76,6 +76,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             read_timeout: Duration::from_secs(args.read_timeout),
             new_peer: args.new_peer,
             first_sync: args.first_sync,
+            trash_days: args.trash_days,
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,
         },

@@ -3,6 +3,8 @@
 //! ```text
 //! {"cmd":"status"}                     {"ok":{"mount":"/mnt/shared",...}}
 //! {"cmd":"flush","timeout_ms":5000}    {"error":{"exit":5,"message":"..."}}
+//! {"cmd":"trash","from":0}             {"ok":{"entries":[...],"more":true}}   from that many on
+//! {"cmd":"restore","what":"f"}         {"ok":{"entry":"20261125-...-f","name":"f"}}
 //! {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
 //! {"cmd":"wait"}                       the same, without asking it to unmount
 //! ```
@@ -23,6 +25,15 @@ pub enum Request {
     Flush {
         /// Without it, as long as the peer is there.
         timeout_ms: Option<u64>,
+    },
+    /// What lies in the trash from number `from` on, as much as a line holds.
+    Trash {
+        from: usize,
+    },
+    Restore {
+        what: String,
+        /// Without it, the name that it had.
+        name: Option<String>,
     },
     Unmount,
     Wait,
@@ -71,6 +82,9 @@ mod tests {
         assert_eq!(request(r#"{"cmd":"flush"}"#).unwrap(), Request::Flush { timeout_ms: None });
         let timed = Request::Flush { timeout_ms: Some(5000) };
         assert_eq!(request(r#"{"cmd":"flush","timeout_ms":5000}"#).unwrap(), timed);
+        assert_eq!(request(r#"{"cmd":"trash","from":3}"#).unwrap(), Request::Trash { from: 3 });
+        let back = Request::Restore { what: "f".into(), name: None };
+        assert_eq!(request(r#"{"cmd":"restore","what":"f"}"#).unwrap(), back);
         assert!(request(r#"{"cmd":"reboot"}"#).is_err());
         assert_eq!(line(&Request::Unmount), b"{\"cmd\":\"unmount\"}\n");
     }

@@ -90,6 +90,7 @@ impl Host {
                 }
             }
             let (copies, same) = self.keep_copies(pending, &verdicts, &mut locked)?;
+            self.keep_rewritten(pending, &verdicts, &mut locked);
             // Once they are recorded others know of them: they wait until they lie under their names.
             let unshown = self.nodes_of_copies(&copies);
             let _unshown = Locked::all(&unshown);
@@ -186,7 +187,7 @@ impl Host {
         drop(share);
         // As all names, in the journal first: what a crash leaves undone recovery does.
         aside.done();
-        self.carry_out(&moves)?;
+        self.carry_out(&moves, pending.again)?;
         after.names.extend(
             moves.iter().filter(|m| m.old != m.new).flat_map(|m| m.old.iter().chain(&m.new).cloned()),
         );

@@ -57,6 +57,7 @@ impl Worker for Keeper {
         }
         self.looked = Instant::now();
         host.graves.tidy();
+        host.clean_trash();
         let new = host.journal.end() > self.end;
         if !new || (host.journal.bytes() <= LARGE && self.last.elapsed() <= OLD) {
             return Turn::Idle;

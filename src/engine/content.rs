@@ -121,7 +121,11 @@ impl Host {
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
         self.look_behind(node, data, file)?;
-        let (written, done) = file.write_most_at(bytes, offset);
+        let (mut written, mut done) = file.write_most_at(bytes, offset);
+        if done.as_ref().is_err_and(is_full) && self.trash.give_way(&self.backing) {
+            let (more, again) = file.write_most_at(&bytes[written..], offset + written as u64);
+            (written, done) = (written + more, again);
+        }
         if let Err(e) = done {
             // Where the journal is full as well, whoever needs the size next brings it into line.
             let _ = self.resettle(node, file);
@@ -407,6 +411,10 @@ impl Host {
             None => Ok(()),
         }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 /// Of what `bytes` at `offset` touch: the chunks that will differ, and the bytes that fall into chunks

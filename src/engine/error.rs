@@ -26,6 +26,19 @@ pub enum FlushError {
     Disk(store::Error),
 }
 
+/// Why something did not come back from the trash.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("{0} is not in the trash; `syncfs trash list` shows what is")]
+    Unknown(String),
+    #[error("there is a file {0} already; restore under another name with --as NAME")]
+    Taken(String),
+    #[error("{0} can't be the name of a file")]
+    BadName(String),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
 impl From<store::Error> for fs::error::Error {
     fn from(error: store::Error) -> fs::error::Error {
         fs::error::Error::Io(std::io::Error::from_raw_os_error(error.errno()))

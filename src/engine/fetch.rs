@@ -199,6 +199,9 @@ impl Host {
             }
             Target::Missing => {
                 if let Err(error) = self.fill(file, id, &pieces) {
+                    if matches!(error.errno(), libc::ENOSPC | libc::EDQUOT) {
+                        self.trash.give_way(&self.backing);
+                    }
                     tracing::error!(
                         "delivered content could not be written, and is asked for again: {error}"
                     );

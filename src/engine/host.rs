@@ -8,6 +8,7 @@ use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::pending::Unfinished;
 use super::queues::{Inbox, InboxEar, Server, Trigger};
+use super::trash::Trash;
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
@@ -47,6 +48,8 @@ pub struct Options {
     pub new_peer: bool,
     /// How this directory and that of a peer it has not met become one.
     pub first_sync: FirstSync,
+    /// How long what the peer deletes or writes over stays in the trash; 0: not at all.
+    pub trash_days: u32,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,
@@ -69,6 +72,7 @@ pub struct Host {
     /// Whether owner and group are ours to set.
     pub(super) owner: bool,
     pub(super) left_alone: usize,
+    pub(super) trash: Trash,
 
     pub(super) applying: RwLock<()>,
     pub(super) cutting: Mutex<()>,

@@ -124,6 +124,8 @@ impl Host {
                 Ok(())
             });
             if let Err(error) = &written {
+                // It is asked for once more, and may find room then.
+                self.makes_room(error);
                 tracing::error!("a change of the peer can't be stored here and waits: {error}");
             }
             written.is_ok()
@@ -195,6 +197,9 @@ impl Host {
                 return;
             }
             if let Err(error) = self.apply_batch(queue, &ready) {
+                if self.makes_room(&error) {
+                    continue;
+                }
                 tracing::error!("changes of the peer wait: {error}");
                 if self.gives_way(queue, &error) {
                     continue;

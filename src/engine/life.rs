@@ -36,7 +36,7 @@ impl Host {
 
     /// As [`Host::open`], in a place of the caller's making.
     pub fn open_in(site: Site, options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
-        let recovered = recovery::open(site)?;
+        let recovered = recovery::open(site, &options)?;
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
         let host = Arc::new_cyclic(|me| Host {
@@ -52,6 +52,7 @@ impl Host {
             locks: LockTable::default(),
             owner: rustix::process::geteuid().is_root(),
             left_alone: recovered.left_alone,
+            trash: recovered.trash,
             applying: RwLock::new(()),
             cutting: Mutex::new(()),
             names: RwLock::new(()),

@@ -5,7 +5,7 @@
 //!
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
-//! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`,
+//! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`, `trash`,
 //! `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
@@ -20,8 +20,8 @@
 //! 3. `Node::data`, several in ascending order of their file ids, and after them those of files that nobody else
 //!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
-//! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, and
-//!    the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
+//! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
+//!    trash, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
@@ -71,14 +71,17 @@ mod recovery;
 mod redo;
 mod relocate;
 mod replay;
+pub mod restore;
 mod serve;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;
+mod thrown;
+mod trash;
 mod volume;
 mod wants;
 mod worker;
 
 pub use channel::Channel;
-pub use error::{Error, FlushError};
+pub use error::{Error, FlushError, RestoreError};
 pub use host::{Host, Options};

@@ -25,6 +25,8 @@ pub(super) struct Move {
     pub old: Option<Name>,
     pub new: Option<Name>,
     partial: bool,
+    /// The inode that it has as far as anybody knows.
+    disk: u64,
 }
 
 enum Lies {
@@ -129,6 +131,7 @@ impl Host {
                 old: name.clone(),
                 new: name,
                 partial: false,
+                disk: 0,
             });
         }
         let place = cut.place.as_ref()?;
@@ -144,7 +147,8 @@ impl Host {
                     (Some(name), false) => changed().or_else(|| Some(Lies::Name(name.clone()))),
                     (None, false) => Some(Lies::Staging(format!("new-{}", cut.file))),
                 };
-                moves.push(Move { file: cut.file, from, old, new: place.name.clone(), partial });
+                let disk = ours.map_or(0, |f| f.disk);
+                moves.push(Move { file: cut.file, from, old, new: place.name.clone(), partial, disk });
                 Some(TakenPlace { name: place.name.clone(), version: place.version.clone() })
             }
             PlaceVerdict::Revive => {
@@ -155,8 +159,9 @@ impl Host {
         }
     }
 
-    /// Renames and unlinks on the disk: swaps and chains included.
-    pub(super) fn carry_out(&self, moves: &[Move]) -> store::Result<()> {
+    /// Renames and unlinks on the disk: swaps and chains included. `again`: after a crash, which may have come when some
+    /// of it was done.
+    pub(super) fn carry_out(&self, moves: &[Move], again: bool) -> store::Result<()> {
         let arriving: BTreeSet<&Name> =
             moves.iter().filter(|m| m.from.is_some()).filter_map(|m| m.new.as_ref()).collect();
         // Files that stand where another one of this cut will be go out of the way first.
@@ -168,8 +173,14 @@ impl Host {
                     self.backing.rename(At::Name(from), At::Staging(&name), RenameFlags::empty())?;
                     aside.insert(m.file, name);
                 }
-                (Some(Lies::Name(from)), None) if !arriving.contains(from) => {
-                    self.backing.unlink_if_there(At::Name(from))?;
+                (Some(Lies::Name(from)), None) => {
+                    let is_other = |stat: store::Stat| again && stat.ino != m.disk;
+                    match self.backing.stat(At::Name(from)).is_ok_and(is_other) {
+                        // It has gone already, and who comes in its place is there.
+                        true if arriving.contains(from) => {}
+                        true => self.backing.unlink_if_there(At::Name(from))?,
+                        false => self.trash.take(&self.backing, At::Name(from), m.file, from)?,
+                    }
                 }
                 (None, None) if m.partial => self.backing.unlink_if_there(At::Partial(m.file))?,
                 _ => {}

@@ -34,7 +34,8 @@ impl Host {
             // A directory or link that was left alone stands there.
             return Err(Error::Exists);
         }
-        let file = self.backing.create(At::Name(name), mode & 0o7777)?;
+        let create = || self.backing.create(At::Name(name), mode & 0o7777);
+        let file = create().or_else(|error| if self.makes_room(&error) { create() } else { Err(error) })?;
         if self.owner && (caller.uid, caller.gid) != (0, 0) {
             file.set_owner(Some(caller.uid), Some(caller.gid))?;
         }

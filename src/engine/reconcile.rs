@@ -7,6 +7,7 @@ use super::error::Error;
 use super::location::location;
 use super::pending::Redo;
 use super::pieces;
+use super::trash::Trash;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::codec;
 use crate::model::conflict::conflict_name;
@@ -38,6 +39,7 @@ pub(super) enum End {
 pub(super) struct Reconciler<'a> {
     pub backing: &'a Backing,
     pub journal: &'a Journal,
+    pub trash: &'a Trash,
     pub share: &'a mut Share,
     pub end: End,
     /// Files that the journal speaks of since the last checkpoint.
@@ -50,6 +52,8 @@ pub(super) struct Reconciler<'a> {
     pub shrunk: BTreeMap<FileId, u64>,
     /// Inodes of files that the journal has forgotten.
     pub gone: BTreeMap<u64, FileId>,
+    /// Those of them that the peer unlinked.
+    pub thrown: BTreeSet<u64>,
     /// Names that files had at the checkpoint or since, and gave up.
     pub former: BTreeMap<FileId, BTreeSet<Name>>,
     /// Files whose state a cut of the peer decides: one that is applied again, or was written again.

@@ -5,10 +5,12 @@
 //! handed back to be applied again.
 
 use super::error::Error;
+use super::host::Options;
 use super::metadata::Stored;
 use super::pending::Redo;
 use super::reconcile::{End, Reconciler};
 use super::replay::{Replayed, replay};
+use super::trash::Trash;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::ids::{FileId, WriterId};
@@ -34,6 +36,7 @@ pub(super) struct Recovered {
     /// ... and files that they were changing.
     pub midway: BTreeSet<FileId>,
     pub left_alone: usize,
+    pub trash: Trash,
 }
 
 /// A writer that nobody was before.
@@ -41,11 +44,12 @@ pub(super) fn new_writer(random: &mut Random) -> WriterId {
     WriterId(random() as u64)
 }
 
-pub(super) fn open(site: Site) -> Result<Recovered, Error> {
+pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     let Site { disk, mut meta, opened, boot: machine_boot, mut random } = site;
     let identity = store::load_or_create(&*disk, &mut random)?;
     let backing = Backing::new(disk.clone());
     let (journal, records) = Journal::open(disk)?;
+    let trash = Trash::open(&backing, options.trash_days)?;
 
     let stored = meta.load()?;
     let header: Option<Stored> = match &stored.header {
@@ -90,6 +94,7 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
     let mut work = Reconciler {
         backing: &backing,
         journal: &journal,
+        trash: &trash,
         share: &mut share,
         end,
         explained,
@@ -97,6 +102,7 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
         shaky: replayed.shaky,
         shrunk: replayed.shrunk,
         gone: replayed.gone,
+        thrown: replayed.thrown,
         former: replayed.former,
         redone: redo.iter().flat_map(|r| r.cut.files.iter().map(|f| f.file)).collect(),
         midway: BTreeSet::new(),
@@ -127,5 +133,6 @@ pub(super) fn open(site: Site) -> Result<Recovered, Error> {
         half_done,
         midway,
         left_alone,
+        trash,
     })
 }

@@ -150,6 +150,14 @@ impl Reconciler<'_> {
         !self.share.named(name).is_some_and(is_its_owner) && self.gone.get(&stamp.ino).is_some_and(had)
     }
 
+    /// Finishes an unlink: of the peer's, as it does while both run.
+    fn remove_forgotten(&self, name: &Name, stamp: &Stamp) -> store::Result<()> {
+        match self.gone.get(&stamp.ino).filter(|_| self.thrown.contains(&stamp.ino)) {
+            Some(id) => self.trash.take(self.backing, At::Name(name), *id, name),
+            None => self.backing.unlink(At::Name(name)),
+        }
+    }
+
     /// Names that were changed in the journal but not yet on the disk.
     fn finish_names(&mut self, listing: &[(Name, Stamp)], staging: &[(String, u64)]) -> Result<(), Error> {
         // Inode numbers are used again: a file that is there counts before one that is gone.
@@ -166,7 +174,7 @@ impl Reconciler<'_> {
         let marks: BTreeSet<&str> = staging.iter().map(|(name, _)| name.as_str()).collect();
         for (name, stamp) in listing {
             if self.is_forgotten(name, stamp) {
-                self.backing.unlink(At::Name(name))?;
+                self.remove_forgotten(name, stamp)?;
                 continue;
             }
             let Some((id, want)) = wanted.get(&stamp.ino) else { continue };

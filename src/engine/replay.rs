@@ -34,6 +34,8 @@ pub(super) struct Replayed {
     pub former: BTreeMap<FileId, BTreeSet<Name>>,
     /// Inodes of files that were forgotten.
     pub gone: BTreeMap<u64, FileId>,
+    /// Those of them that the peer unlinked.
+    pub thrown: BTreeSet<u64>,
 }
 
 /// A cut of the peer.
@@ -60,6 +62,7 @@ struct Replay<'a> {
     had: BTreeMap<FileId, Had>,
     shrunk: BTreeMap<FileId, (Lsn, u64)>,
     gone: BTreeMap<u64, FileId>,
+    thrown: BTreeSet<u64>,
 }
 
 /// Applies the records that the metadata store has not seen.
@@ -80,6 +83,7 @@ pub(super) fn replay(
         had: BTreeMap::new(),
         shrunk: BTreeMap::new(),
         gone: BTreeMap::new(),
+        thrown: BTreeSet::new(),
     };
     for (lsn, bytes) in records.iter().filter(|r| r.0 > after) {
         let record: Record = codec::decode_own(bytes).map_err(|_| Error::Unreadable("the journal"))?;
@@ -87,9 +91,14 @@ pub(super) fn replay(
         replay.look(*lsn, &record);
         let moving: Vec<(FileId, u64)> =
             record.moves().iter().filter_map(|id| Some((*id, replay.share.file(*id)?.disk))).collect();
+        let by_peer = matches!(record, Record::Took { .. });
         replay.apply(*lsn, record);
-        let forgotten = moving.into_iter().filter(|(id, _)| replay.share.file(*id).is_none());
-        replay.gone.extend(forgotten.map(|(id, disk)| (disk, id)));
+        for (id, disk) in moving.into_iter().filter(|(id, _)| replay.share.file(*id).is_none()) {
+            replay.gone.insert(disk, id);
+            if by_peer {
+                replay.thrown.insert(disk);
+            }
+        }
     }
     Ok(replay.outcome())
 }
@@ -239,7 +248,8 @@ impl Replay<'_> {
     }
 
     fn outcome(self) -> Replayed {
-        let mut replayed = Replayed { former: self.former, gone: self.gone, ..Replayed::default() };
+        let mut replayed =
+            Replayed { former: self.former, gone: self.gone, thrown: self.thrown, ..Replayed::default() };
         let lost = self.end == End::Lost;
         for cut in self.cuts.into_values() {
             match cut.taken {

@@ -23,6 +23,7 @@ pub struct Status {
     pub missing_chunks: u64,
     pub conflicts: u64,
     pub left_alone: u64,
+    pub trash: Trash,
     pub sent_bytes: u64,
     pub received_bytes: u64,
     pub cache: Cache,
@@ -38,6 +39,14 @@ pub struct Peer {
     pub last_error: Option<String>,
 }
 
+/// What the peer deleted or wrote over, and is kept here for a while.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trash {
+    pub entries: u64,
+    /// Bytes that they take on the disk.
+    pub bytes: u64,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Cache {
     /// Bytes; `null` where everything is held.
@@ -50,6 +59,7 @@ impl Host {
     pub fn status(&self) -> Status {
         let counters = self.link.get().map(|l| l.counters());
         let session = self.session.lock().as_ref().map(|s| (s.peer.replica, s.clock_skew_ms));
+        let (entries, trash_bytes) = self.trash.total();
         let share = self.share.lock();
         let (mut bytes, mut dirty, mut missing, mut conflicts, mut files) = (0, 0, 0, 0, 0);
         for (_, file) in share.files() {
@@ -80,6 +90,7 @@ impl Host {
             missing_chunks: missing,
             conflicts,
             left_alone: self.left_alone as u64,
+            trash: Trash { entries, bytes: trash_bytes },
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
             received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
             cache: Cache { limit: None, used: bytes.saturating_sub(missing * 1000) },

@@ -45,6 +45,12 @@ pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
 pub const WINDOW_BYTES: u64 = 24 << 20;
 /// Bytes that copy-aside and staging may take on the disk together.
 pub const STAGING_BYTES: u64 = 8 << 30;
+/// Bytes that the trash may take on the disk, where that is not more than an eighth of it.
+pub const TRASH_BYTES: u64 = 8 << 30;
+/// Files in the trash.
+pub const TRASH_ENTRIES: usize = 100_000;
+/// Bytes of a file of which a copy is kept in the trash when the peer rewrites it in place.
+pub const TRASH_COPY_BYTES: u64 = 16 << 20;
 /// Room set aside on the disk for coming journal records, bytes.
 pub const JOURNAL_ROOM: u64 = 1 << 20;
 /// Connections that have not yet proved that they hold the key.

@@ -17,4 +17,5 @@ pub mod record;
 pub mod sabotage;
 pub mod share;
 pub mod survey;
+pub mod trash;
 pub mod version;

@@ -107,6 +107,8 @@ bugs! {
     FsyncWithoutName,
     /// A sync that failed succeeds when it is tried again.
     RetryFailedSync,
+    /// What the peer unlinks is unlinked and does not go to the trash.
+    ForgetTrash,
 }
 
 /// Whether `bug` is planted in this process.

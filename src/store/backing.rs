@@ -24,6 +24,8 @@ pub enum At<'a> {
     Partial(FileId),
     /// Not yet complete: `.syncfs/staging/<name>`; the name holds no slash.
     Staging(&'a str),
+    /// Kept for a while though the peer did away with it: `.syncfs/trash/<name>`.
+    Trash(&'a Name),
 }
 
 /// Identity of content: differs where somebody edited or replaced a file behind our back.
@@ -58,7 +60,7 @@ pub struct Backing {
 }
 
 /// The directories that content lies in.
-const DIRS: [Dir; 3] = [Dir::Root, Dir::Partial, Dir::Staging];
+const DIRS: [Dir; 4] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash];
 
 /// The stamp of what `stat` describes.
 pub fn stamp(stat: &Stat) -> Stamp {
@@ -230,6 +232,19 @@ impl Backing {
         self.disk.space().map_err(Error::io("cannot ask for the free space of the share"))
     }
 
+    /// The time of day.
+    pub fn now(&self) -> Time {
+        self.disk.now()
+    }
+
+    /// The regular files in `trash/`, in no order; names that can't be ours are passed over.
+    pub fn list_trash(&self) -> Result<Vec<(Name, Stat)>> {
+        let names = self.disk.list(Dir::Trash).map_err(Error::io("cannot list .syncfs/trash"))?;
+        let names = names.into_iter().filter_map(|(name, _)| Name::new(&name).ok());
+        let with_stat = |name: Name| self.stat(At::Trash(&name)).ok().map(|stat| (name, stat));
+        Ok(names.filter_map(with_stat).filter(|(_, stat)| stat.kind == Kind::File).collect())
+    }
+
     /// The shared directory's own attributes.
     pub fn root(&self) -> io::Result<Stat> {
         self.disk.root_stat()
@@ -266,6 +281,7 @@ fn resolve(at: At<'_>) -> io::Result<(Dir, Cow<'_, [u8]>)> {
         At::Staging("" | "." | "..") => Err(io::ErrorKind::InvalidInput.into()),
         At::Staging(name) if name.contains('/') => Err(io::ErrorKind::InvalidInput.into()),
         At::Staging(name) => Ok((Dir::Staging, Cow::Borrowed(name.as_bytes()))),
+        At::Trash(name) => Ok((Dir::Trash, Cow::Borrowed(name.as_bytes()))),
     }
 }
 
@@ -275,6 +291,7 @@ impl std::fmt::Display for At<'_> {
             At::Name(name) => write!(f, "{name}"),
             At::Partial(id) => write!(f, "{STATE_DIR}/partial/{id}"),
             At::Staging(name) => write!(f, "{STATE_DIR}/staging/{name}"),
+            At::Trash(name) => write!(f, "{STATE_DIR}/trash/{name}"),
         }
     }
 }
@@ -352,7 +369,7 @@ mod tests {
     fn the_state_is_for_its_owner_only_and_never_listed() {
         let (dir, backing) = store();
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
-        for path in [".syncfs", ".syncfs/journal", ".syncfs/partial", ".syncfs/staging"] {
+        for path in [".syncfs", ".syncfs/journal", ".syncfs/partial", ".syncfs/staging", ".syncfs/trash"] {
             assert_eq!(mode(path), 0o700, "{path}");
         }
         let listing = backing.list().unwrap();

@@ -1,6 +1,6 @@
 //! What the store needs of a disk, so that tests can put one under it that tears.
 //!
-//! A disk is five flat directories of regular files. Contract: a change is seen by every later call at
+//! A disk is six flat directories of regular files. Contract: a change is seen by every later call at
 //! once and survives the death of the process. It survives power loss only after a sync: content, size and
 //! attributes after one of their file, a name after one of its directory; until then any part of it may be
 //! missing, in any order.
@@ -22,6 +22,8 @@ pub enum Dir {
     Partial,
     /// `.syncfs/staging`
     Staging,
+    /// `.syncfs/trash`
+    Trash,
 }
 
 /// What a name stands for.
@@ -99,6 +101,8 @@ pub trait Disk: Send + Sync {
     fn root_stat(&self) -> io::Result<Stat>;
     fn set_root_times(&self, atime: Option<Time>, mtime: Option<Time>) -> io::Result<()>;
     fn space(&self) -> io::Result<Space>;
+    /// The time of day, by which it stamps what changes.
+    fn now(&self) -> Time;
 }
 
 pub trait File: Send + Sync {

@@ -31,6 +31,7 @@ pub struct RealDisk {
     journal: OwnedFd,
     partial: OwnedFd,
     staging: OwnedFd,
+    trash: OwnedFd,
     /// Held for its flock.
     _lock: std::fs::File,
 }
@@ -53,12 +54,13 @@ impl RealDisk {
         let lock = lock(state.as_fd(), dir)?;
         let below =
             |name: &str| subdirectory(state.as_fd(), name, device, &format!("{at}/{STATE_DIR}/{name}"));
-        let (journal, partial, staging) = (below("journal")?, below("partial")?, below("staging")?);
+        let (journal, partial) = (below("journal")?, below("partial")?);
+        let (staging, trash) = (below("staging")?, below("trash")?);
         // What was just made must outlive power loss before anything is promised in it.
         rustix::fs::fsync(&state)
             .and_then(|()| rustix::fs::fsync(&root))
             .map_err(Error::io(format!("cannot sync the state directory {at}/{STATE_DIR}")))?;
-        Ok(RealDisk { root, state, journal, partial, staging, _lock: lock })
+        Ok(RealDisk { root, state, journal, partial, staging, trash, _lock: lock })
     }
 
     /// `.syncfs`.
@@ -73,6 +75,7 @@ impl RealDisk {
             Dir::Journal => self.journal.as_fd(),
             Dir::Partial => self.partial.as_fd(),
             Dir::Staging => self.staging.as_fd(),
+            Dir::Trash => self.trash.as_fd(),
         }
     }
 }
@@ -155,6 +158,12 @@ impl Disk for RealDisk {
             files: fs.f_files,
             files_free: fs.f_ffree,
         })
+    }
+
+    fn now(&self) -> Time {
+        // A clock set before 1970 is taken for 1970: nobody deletes anything by it.
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Time { seconds: since.as_secs().try_into().unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
     }
 }
 

@@ -57,6 +57,7 @@ impl Pair {
                 read_timeout: Duration::from_secs(10),
                 new_peer: false,
                 first_sync: Default::default(),
+                trash_days: 7,
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),
             };

@@ -15,3 +15,4 @@ mod reading;
 #[path = "../common/rig.rs"]
 mod rig;
 mod semantics;
+mod trash;

@@ -4,6 +4,7 @@
 //! `SYNCFS_SEED=n` replays one history, `SYNCFS_SEEDS=n` runs so many (from that one on), `SYNCFS_STEPS=n` says how long they
 //! are, `SYNCFS_STORY=1` tells what happens.
 
+mod brakes;
 mod matching;
 mod promises;
 mod saboteurs;

@@ -70,6 +70,11 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
     (Bug::CheckpointUnsynced, "promises::what_is_half_fetched_at_a_checkpoint_is_right_in_the_end", None),
     (Bug::FsyncWithoutName, "promises::what_fsync_returned_for_outlives_power_loss", None),
     (Bug::RetryFailedSync, "promises::an_fsync_that_failed_is_not_tried_again_into_success", None),
+    (
+        Bug::ForgetTrash,
+        "brakes::what_the_peer_deleted_or_replaced_is_in_the_trash_and_what_went_here_is_not",
+        None,
+    ),
 ];
 
 /// What came of one test run.

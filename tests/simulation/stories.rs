@@ -12,18 +12,18 @@ use syncfs::engine::Host;
 use syncfs::fs::volume::Volume;
 use syncfs::store::{Dir, Disk};
 
-const A: usize = 0;
-const B: usize = 1;
+pub const A: usize = 0;
+pub const B: usize = 1;
 const CONFLICT: &str = ".sync-conflict-";
 /// Content up to this many bytes travels with its announcement.
-const INLINE: u64 = 1 << 20;
+pub const INLINE: u64 = 1 << 20;
 
-struct Story {
-    hosts: Hosts,
+pub struct Story {
+    pub hosts: Hosts,
 }
 
 /// Two hosts, running, connected and empty; `inline` as in [`INLINE`].
-fn story(inline: u64, tell: impl FnOnce(&mut Story)) {
+pub fn story(inline: u64, tell: impl FnOnce(&mut Story)) {
     let hosts = Hosts::new([Side::new(11, inline), Side::new(22, inline)]);
     let handle = hosts.handle();
     let _inside = handle.enter();
@@ -34,12 +34,12 @@ fn story(inline: u64, tell: impl FnOnce(&mut Story)) {
 }
 
 impl Story {
-    fn host(&self, side: usize) -> &Host {
+    pub fn host(&self, side: usize) -> &Host {
         self.hosts.host(side)
     }
 
     /// A program opens or makes the file, writes, and closes it.
-    fn write(&self, side: usize, name: &str, at: u64, bytes: &[u8]) {
+    pub fn write(&self, side: usize, name: &str, at: u64, bytes: &[u8]) {
         let host = self.host(side);
         let opened = calls::open(host, process(1), name).or_else(|_| calls::create(host, process(1), name));
         let handle = opened.unwrap();
@@ -55,21 +55,21 @@ impl Story {
     }
 
     /// What a program reads; the file is there, all of it.
-    fn read(&self, side: usize, name: &str) -> Vec<u8> {
+    pub fn read(&self, side: usize, name: &str) -> Vec<u8> {
         calls::read(self.host(side), name).unwrap_or_else(|| panic!("{name} can't be read on host {side}"))
     }
 
-    fn names(&self, side: usize) -> Vec<String> {
+    pub fn names(&self, side: usize) -> Vec<String> {
         calls::names(self.host(side))
     }
 
     /// The link is cut, and both notice.
-    fn cut_link(&mut self) {
+    pub fn cut_link(&mut self) {
         (0..2).for_each(|side| self.hosts.hang_up(side));
     }
 
     /// All workers of a host do what there is to do. False where the process died of it.
-    fn work(&mut self, side: usize) -> bool {
+    pub fn work(&mut self, side: usize) -> bool {
         for worker in 0..WORKERS {
             loop {
                 match self.hosts.turn(side, worker) {
@@ -83,7 +83,7 @@ impl Story {
     }
 
     /// What one host has said arrives at the other.
-    fn deliver_from(&mut self, side: usize) {
+    pub fn deliver_from(&mut self, side: usize) {
         let out = self.hosts.sides[side].out.clone();
         while out.transmit() {}
         while out.flies() {
@@ -92,7 +92,7 @@ impl Story {
     }
 
     /// Both work, connected, until they are level; they are equal then. Returns what both have.
-    fn level(&mut self) -> BTreeMap<String, Vec<u8>> {
+    pub fn level(&mut self) -> BTreeMap<String, Vec<u8>> {
         self.level_watched(|_, _| Ok(()))
     }
 
@@ -105,7 +105,7 @@ impl Story {
     }
 
     /// The daemon dies, perhaps with the machine, and is started again.
-    fn crash(&mut self, side: usize, fate: Fate) {
+    pub fn crash(&mut self, side: usize, fate: Fate) {
         self.hosts.sides[side].kill();
         assert!(self.hosts.wake(side, fate));
     }

@@ -137,6 +137,7 @@ impl Side {
             read_timeout: std::time::Duration::from_secs(10),
             new_peer: false,
             first_sync: Default::default(),
+            trash_days: 7,
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };

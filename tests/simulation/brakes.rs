@@ -1,0 +1,242 @@
+//! What holds up a delete that somebody did not mean: stories of the trash.
+
+use crate::simulated::calls;
+use crate::simulated::hosts::{Hosts, Rest};
+use crate::simulated::side::Fate;
+use crate::stories::{A, B, INLINE, Story, story};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use syncfs::fs::volume::Volume;
+use syncfs::store::Dir;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Story {
+    /// What lies in a host's trash: under which names it was known, and its content, in the order in which it came.
+    fn trash(&self, side: usize) -> Vec<(String, Vec<u8>)> {
+        trash(&self.hosts, side)
+    }
+
+    fn unlink(&self, side: usize, name: &str) {
+        self.host(side).unlink(name.as_bytes()).unwrap();
+    }
+
+    fn rename(&self, side: usize, from: &str, to: &str) {
+        self.host(side).rename(from.as_bytes(), to.as_bytes(), 0).unwrap();
+    }
+
+    /// `cp new name`
+    fn rewrite(&self, side: usize, name: &str, bytes: &[u8]) {
+        calls::truncate(self.host(side), name, 0).unwrap();
+        self.write(side, name, 0, bytes);
+    }
+}
+
+fn trash(hosts: &Hosts, side: usize) -> Vec<(String, Vec<u8>)> {
+    let disk = &hosts.sides[side].disk;
+    let told = |entry: Vec<u8>| {
+        let name = String::from_utf8(entry.clone()).unwrap();
+        // The time, which holds a dash, and the file.
+        let original = name.splitn(4, '-').nth(3).expect("an entry's name").to_owned();
+        (original, disk.bytes(Dir::Trash, &entry).unwrap())
+    };
+    disk.names(Dir::Trash).into_iter().map(told).collect()
+}
+
+fn of(name: &str, byte: u8) -> (String, Vec<u8>) {
+    (name.to_owned(), vec![byte; 2_300])
+}
+
+#[test]
+fn what_the_peer_deleted_or_replaced_is_in_the_trash_and_what_went_here_is_not() {
+    story(INLINE, |story| {
+        for (name, byte) in [("one", b'1'), ("two", b'2'), ("three", b'3')] {
+            story.write(A, name, 0, &[byte; 2_300]);
+        }
+        story.level();
+        story.unlink(A, "one");
+        story.rename(A, "three", "two");
+        assert_eq!(story.level(), BTreeMap::from([of("two", b'3')]));
+        let mut thrown = story.trash(B);
+        thrown.sort();
+        assert_eq!(thrown, [of("one", b'1'), of("two", b'2')]);
+        assert_eq!(story.trash(A), [], "a local unlink is none of the peer's");
+    });
+}
+
+#[test]
+fn what_comes_back_from_the_trash_comes_back_on_both() {
+    story(INLINE, |story| {
+        story.write(A, "one", 0, &[b'1'; 2_300]);
+        story.level();
+        story.unlink(A, "one");
+        story.level();
+        assert!(story.host(B).restore("two", None).is_err(), "there never was such a file");
+        assert_eq!(story.host(B).restore("one", None).unwrap().name, "one");
+        assert_eq!(story.trash(B), []);
+        assert_eq!(story.level(), BTreeMap::from([of("one", b'1')]));
+        // Once more, while something else has the name.
+        story.unlink(A, "one");
+        story.level();
+        story.write(A, "one", 0, &[b'2'; 2_300]);
+        story.level();
+        assert!(story.host(B).restore("one", None).is_err(), "it must not replace anything");
+        assert!(story.host(B).restore("one", Some(".syncfs")).is_err(), "nobody can have that name");
+        let entry = story.host(B).thrown()[0].entry.clone();
+        story.host(B).restore(&entry, Some("old")).unwrap();
+        assert_eq!(story.level(), BTreeMap::from([of("old", b'1'), of("one", b'2')]));
+    });
+}
+
+#[test]
+fn of_a_file_that_the_peer_rewrites_in_place_the_old_content_is_kept_now_and_then() {
+    story(INLINE, |story| {
+        story.write(A, "note", 0, &[b'1'; 2_300]);
+        story.level();
+        story.write(A, "note", 500, b"an edit");
+        story.level();
+        assert_eq!(story.trash(B), [], "a part of it was edited");
+        let edited = story.read(A, "note");
+        story.rewrite(A, "note", &[b'2'; 2_300]);
+        story.level();
+        assert_eq!(story.trash(B), [("note".to_owned(), edited.clone())]);
+        story.rewrite(A, "note", &[b'3'; 2_300]);
+        story.level();
+        assert_eq!(story.trash(B).len(), 1, "it was rewritten a moment ago");
+        story.hosts.pass(Duration::from_secs(700));
+        story.rewrite(A, "note", &[b'4'; 2_300]);
+        story.level();
+        assert_eq!(story.trash(B), [("note".to_owned(), edited), of("note", b'3')]);
+        story.hosts.pass(Duration::from_secs(700));
+        calls::truncate(story.host(A), "note", 0).unwrap();
+        story.level();
+        assert_eq!(story.trash(B)[2..], [of("note", b'4')]);
+    });
+}
+
+#[test]
+fn the_trash_is_emptied_of_what_has_lain_there_for_a_week() {
+    story(INLINE, |story| {
+        for name in ["one", "two"] {
+            story.write(A, name, 0, &[b'1'; 2_300]);
+        }
+        story.level();
+        story.unlink(A, "one");
+        story.level();
+        story.hosts.pass(4 * DAY);
+        story.unlink(A, "two");
+        story.level();
+        assert_eq!(story.trash(B), [of("one", b'1'), of("two", b'1')]);
+        story.hosts.pass(4 * DAY);
+        story.level();
+        assert_eq!(story.trash(B), [of("two", b'1')]);
+    });
+}
+
+#[test]
+fn on_a_full_disk_the_trash_gives_way_to_what_the_peer_brings_and_to_local_writes() {
+    for local in [false, true] {
+        story(INLINE, |story| {
+            story.write(A, "one", 0, &[b'1'; 2_300]);
+            story.write(A, "two", 0, &[b'2'; 2_300]);
+            story.level();
+            story.unlink(A, "one");
+            story.level();
+            assert_eq!(story.trash(B).len(), 1);
+            let disk = story.hosts.sides[B].disk.clone();
+            disk.fill_up(if local { 600 } else { 3_000 });
+            if local {
+                let host = story.host(B);
+                let handle = calls::open(host, calls::process(1), "two").unwrap();
+                // This disk does not gain by what is removed: that there is an end to it is not what is asked here.
+                let _ = calls::write(host, handle, 0, &[b'3'; 2_300]);
+                calls::close(host, handle);
+            } else {
+                story.write(A, "two", 2_000, &[b'3'; 9_000]);
+                story.deliver_from(A);
+                story.work(A);
+                story.deliver_from(A);
+                story.work(B);
+            }
+            assert_eq!(story.trash(B).len(), 0, "the trash still takes up room, local: {local}");
+            disk.set_space(None);
+            story.level();
+        });
+    }
+}
+
+/// Here one file is unlinked and another replaced; over there the daemon dies at the `nth` change of its disk. False where it
+/// has come to the end before.
+fn dies_while_it_throws_away(nth: u64, fate: Fate) -> bool {
+    let mut died = false;
+    story(INLINE, |story| died = throws_away(story, nth, fate));
+    died
+}
+
+fn throws_away(story: &mut Story, nth: u64, fate: Fate) -> bool {
+    for (name, byte) in [("one", b'1'), ("two", b'2'), ("three", b'3')] {
+        story.write(A, name, 0, &[byte; 2_300]);
+    }
+    story.level();
+    let soon = story.hosts.sides[B].disk.effects() + nth;
+    story.unlink(A, "one");
+    story.rename(A, "three", "two");
+    story.hosts.sides[B].disk.die_at(Some(soon));
+    let rested = story.hosts.rest(|| usize::MAX, |_, _| Ok(())).unwrap();
+    story.hosts.sides[B].disk.die_at(None);
+    if rested == Rest::Level {
+        return false;
+    }
+    assert!(story.hosts.wake(B, fate));
+    // What is not in the trash yet is still in the share, and never in both.
+    let shown = calls::whole_files(story.host(B));
+    for thrown in [of("one", b'1'), of("two", b'2')] {
+        let times = story.trash(B).iter().filter(|found| **found == thrown).count();
+        let shows = shown.iter().filter(|(name, bytes)| (name, bytes) == (&&thrown.0, &&thrown.1)).count();
+        assert_eq!(times + shows, 1, "dead at change {nth}, {fate:?}: {times} in the trash, {shows} shown");
+    }
+    assert_eq!(story.level(), BTreeMap::from([of("two", b'3')]));
+    let mut thrown = story.trash(B);
+    thrown.sort();
+    assert_eq!(thrown, [of("one", b'1'), of("two", b'2')], "dead at change {nth}, {fate:?}");
+    true
+}
+
+#[test]
+fn what_the_peer_deleted_is_in_the_trash_once_wherever_the_daemon_or_the_power_dies() {
+    let deaths =
+        |fate: fn(u64) -> Fate| (1..).take_while(|n| dies_while_it_throws_away(*n, fate(*n))).count();
+    for count in [deaths(|_| Fate::Killed), deaths(|_| Fate::UnsyncedLost), deaths(Fate::PowerLost)] {
+        assert!(count > 8, "it dies at {count} moments only");
+    }
+}
+
+#[test]
+fn what_is_being_restored_is_not_lost_wherever_the_daemon_or_the_power_dies() {
+    let dies_at = |nth: u64, fate: Fate| {
+        let mut came = false;
+        story(INLINE, |story| {
+            story.write(A, "one", 0, &[b'1'; 2_300]);
+            story.level();
+            story.unlink(A, "one");
+            story.level();
+            let disk = story.hosts.sides[B].disk.clone();
+            disk.die_at(Some(disk.effects() + nth));
+            story.hosts.sides[B].run(|stepped| stepped.host.restore("one", None).map(drop).unwrap());
+            came = disk.is_dead();
+            disk.die_at(None);
+            if came {
+                assert!(story.hosts.wake(B, fate));
+            }
+            let files = story.level();
+            let back = files == BTreeMap::from([of("one", b'1')]);
+            let kept = story.trash(B) == [of("one", b'1')];
+            assert!(back || (kept && files.is_empty()), "dead at change {nth}, {fate:?}: {:?}", files.keys());
+            assert!(came || (back && !kept), "without a death it is not back");
+        });
+        came
+    };
+    for fate in [|_| Fate::Killed, |_| Fate::UnsyncedLost, Fate::PowerLost] {
+        assert!((1..).take_while(|n| dies_at(*n, fate(*n))).count() > 5);
+    }
+}
