@@ -32,6 +32,8 @@ pub enum Command {
     Conflicts(Conflicts),
     /// Decide a conflict: which version keeps the name
     Resolve(Resolve),
+    /// Let deletes of the peer through that wait because they are many
+    Resume(Resume),
     /// See and bring back what the peer deleted or wrote over
     Trash(Trash),
     /// Unmount DIR and wait until everything is on the disk
@@ -91,6 +93,10 @@ pub struct Mount {
     /// How long what the peer deletes or writes over stays in the trash; 0: there is no trash
     #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub trash_days: u32,
+    /// How many files the peer may delete within a minute before somebody is asked [default: half of them, where there are
+    /// more than 100]
+    #[arg(long, value_name = "N")]
+    pub max_delete: Option<u64>,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
@@ -148,6 +154,13 @@ pub enum Keep {
     Other,
     /// Both: the copy takes a name that is no conflict copy's
     Both,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Resume {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -261,21 +274,21 @@ mod tests {
         assert_eq!(mount.listen, "[::]:7377".parse().unwrap());
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (30, false, false));
         assert_eq!((mount.store, mount.key_file), (None, None));
-        assert_eq!(mount.trash_days, 7);
+        assert_eq!((mount.trash_days, mount.max_delete), (7, None));
     }
 
     #[test]
     fn every_long_option_can_be_written_with_o() {
         let mount = mount(
             "syncfs mount /d -o rw,noatime,peer=hostb,listen=127.0.0.1:1,store=/s,key_file=/k,_netdev \
-             -o read_timeout=5,new_peer,trash_days=0,foreground,x-systemd.automount,ro",
+             -o read_timeout=5,new_peer,trash_days=0,max_delete=900,foreground,x-systemd.automount,ro",
         );
         assert_eq!(mount.peer.as_deref(), Some("hostb"));
         assert_eq!(mount.listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(mount.store, Some("/s".into()));
         assert_eq!(mount.key_file, Some("/k".into()));
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
-        assert_eq!(mount.trash_days, 0);
+        assert_eq!((mount.trash_days, mount.max_delete), (0, Some(900)));
         assert!(mount.kernel.read_only);
     }
 

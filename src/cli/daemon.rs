@@ -10,6 +10,7 @@ use super::options::KernelOptions;
 use super::protocol::Request;
 use super::server::{Respond, Server};
 use super::signals::Signals;
+use super::units::many;
 use crate::engine::{self, FlushError, Host};
 use crate::fs::adapter::{self, Settings};
 use crate::fs::mount::{self, MountOptions};
@@ -199,6 +200,7 @@ impl Respond for Share {
         match request {
             Request::Status => self.status().await,
             Request::Flush { timeout_ms } => self.flush(timeout_ms).await,
+            Request::Resume => self.resume().await,
             Request::Trash { from } => self.trash(from).await,
             Request::Restore { what, name } => self.restore(what, name).await,
             Request::Unmount => self.unmount().await,
@@ -226,11 +228,25 @@ impl Share {
         match self.host.flush(timeout).await {
             Ok(()) => Ok(Value::Null),
             Err(FlushError::NotConnected) => Err(failed("the peer is not there")),
+            Err(FlushError::Paused(n)) => {
+                let mount = self.mount.display();
+                let deletes = many(n, "delete");
+                let message = format!(
+                    "{mount}: paused: {deletes} of the peer wait for you; if they are meant\n  syncfs resume {mount}"
+                );
+                Err(Failure::new(Exit::TryAgain, message))
+            }
             Err(error @ FlushError::Disk(_)) => {
                 Err(Failure::other(format_args!("{}: {error}", self.mount.display())))
             }
             Err(FlushError::TimedOut) => Err(failed("the two sides did not get level in time")),
         }
+    }
+
+    async fn resume(&self) -> Result<Value, Failure> {
+        let host = self.host.clone();
+        let resumed = tokio::task::spawn_blocking(move || host.resume()).await;
+        Ok(resumed.context("resuming was cancelled")?.map_err(Failure::other)?.into())
     }
 
     /// As many entries of the trash as go into one line.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `trash`, `unmount` over the
+//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `trash`, `resume`, `unmount` over the
 //! control socket ([`protocol`], [`server`], [`client`]), `resolve` through the mount, and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -25,6 +25,7 @@ mod place;
 mod process;
 pub mod protocol;
 mod resolve;
+mod resume;
 pub mod server;
 mod signals;
 mod status;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Flush(args) => flush::run(args),
         Command::Conflicts(args) => conflicts::run(args),
         Command::Resolve(args) => resolve::run(args),
+        Command::Resume(args) => resume::run(args),
         Command::Trash(args) => trash::run(args),
         Command::Unmount(args) => unmount::run(args),
         Command::Demo(args) => demo::run(args),

@@ -77,6 +77,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             new_peer: args.new_peer,
             first_sync: args.first_sync,
             trash_days: args.trash_days,
+            max_delete: args.max_delete,
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,
         },

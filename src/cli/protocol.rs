@@ -3,6 +3,7 @@
 //! ```text
 //! {"cmd":"status"}                     {"ok":{"mount":"/mnt/shared",...}}
 //! {"cmd":"flush","timeout_ms":5000}    {"error":{"exit":5,"message":"..."}}
+//! {"cmd":"resume"}                     {"ok":150}: so many deletes pass; null: nothing was paused
 //! {"cmd":"trash","from":0}             {"ok":{"entries":[...],"more":true}}   from that many on
 //! {"cmd":"restore","what":"f"}         {"ok":{"entry":"20261125-...-f","name":"f"}}
 //! {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
@@ -26,6 +27,8 @@ pub enum Request {
         /// Without it, as long as the peer is there.
         timeout_ms: Option<u64>,
     },
+    /// Lets deletes of the peer through that wait.
+    Resume,
     /// What lies in the trash from number `from` on, as much as a line holds.
     Trash {
         from: usize,

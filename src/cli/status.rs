@@ -45,6 +45,9 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
     ));
     let left_alone = number("left_alone").filter(|n| *n > 0);
     lines.push(("left alone", left_alone.map(|n| many(n, "entry").replace("entrys", "entries"))));
+    let paused = number("paused")
+        .map(|n| format!("{} of the peer wait; let them pass: syncfs resume", many(n, "delete")));
+    lines.push(("paused", paused));
     let trash = &status["trash"];
     let thrown = trash["entries"].as_u64().filter(|n| *n > 0);
     lines.push(("trash", thrown.map(|n| join([Some(many(n, "file")), trash["bytes"].as_u64().map(bytes)]))));
@@ -95,7 +98,7 @@ mod tests {
             "mount": "/mnt/shared", "store": "/mnt/shared", "replica": "00ab",
             "peer": {"address": "hostb:7377", "replica": "00cd", "connected": true, "rtt_ms": 0.31, "clock_skew_ms": -12},
             "files": 3001, "bytes": 1_073_741_824u64, "pending_files": 1, "dirty_chunks": 2, "missing_chunks": 0,
-            "conflicts": 2, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500,
+            "conflicts": 2, "paused": 150, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500,
             "cache": {"limit": null, "used": 5},
         });
         let lines: Vec<String> = listing(&status).iter().map(|(k, v)| format!("{k:<11}{v}")).collect();
@@ -111,6 +114,7 @@ mod tests {
                 "pending    1 file, 2 dirty chunks",
                 "missing    0 chunks",
                 "conflicts  2 conflict copies",
+                "paused     150 deletes of the peer wait; let them pass: syncfs resume",
                 "trash      3 files, 4.10 kB",
                 "wire       500 bytes sent, 1.50 kB received",
             ]

@@ -22,6 +22,8 @@ pub enum FlushError {
     NotConnected,
     #[error("not everything reached the other side in time")]
     TimedOut,
+    #[error("{0} deletes of the peer wait for somebody")]
+    Paused(u64),
     #[error(transparent)]
     Disk(store::Error),
 }

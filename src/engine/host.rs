@@ -13,6 +13,7 @@ use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
+use crate::model::brake::Brake;
 use crate::model::codec;
 use crate::model::first::FirstSync;
 use crate::model::group::Writers;
@@ -50,6 +51,9 @@ pub struct Options {
     pub first_sync: FirstSync,
     /// How long what the peer deletes or writes over stays in the trash; 0: not at all.
     pub trash_days: u32,
+    /// Deletes of the peer within a minute that nobody is asked about; without it, up to half of the files, or any number of
+    /// a hundred and fewer.
+    pub max_delete: Option<u64>,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,
@@ -73,6 +77,9 @@ pub struct Host {
     pub(super) owner: bool,
     pub(super) left_alone: usize,
     pub(super) trash: Trash,
+    pub(super) brake: Mutex<Brake>,
+    /// When this life began.
+    pub(super) began: tokio::time::Instant,
 
     pub(super) applying: RwLock<()>,
     pub(super) cutting: Mutex<()>,

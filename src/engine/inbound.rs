@@ -171,10 +171,12 @@ impl Host {
     /// Applies every cut that is ready, in order.
     fn advance(self: &Arc<Self>, queue: &mut Queue) {
         while !queue.failing {
+            let hold = self.weigh(queue);
+            let held = |seq: Seq| hold.is_some_and(|from| seq >= from);
             let mut blocked: BTreeSet<FileId> = BTreeSet::new();
             let mut waiting: BTreeSet<Seq> = BTreeSet::new();
             let mut ready: Vec<Seq> = Vec::new();
-            for (&seq, pending) in &mut queue.pending {
+            for (&seq, pending) in queue.pending.iter_mut().take_while(|p| !held(*p.0)) {
                 let files = || pending.cut.files.iter().map(|f| f.file);
                 let held_up = files().any(|f| blocked.contains(&f))
                     || pending.cut.after.iter().any(|s| waiting.contains(s));
@@ -196,7 +198,12 @@ impl Host {
             if ready.is_empty() && hopeless.is_empty() {
                 return;
             }
-            if let Err(error) = self.apply_batch(queue, &ready) {
+            let names = |seq: &Seq| Some((*seq, queue.pending.get(seq)?.names.clone()?));
+            let (names, files): (Vec<_>, _) = (ready.iter().filter_map(names).collect(), self.named_files());
+            let result = self.apply_batch(queue, &ready);
+            let passed = names.into_iter().filter(|(seq, _)| !queue.pending.contains_key(seq));
+            self.count_deletes(passed.map(|(_, names)| names), files);
+            if let Err(error) = result {
                 if self.makes_room(&error) {
                     continue;
                 }

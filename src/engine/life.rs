@@ -13,6 +13,7 @@ use super::wants::Fetch;
 use super::{live, recovery};
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
+use crate::model::brake::Brake;
 use crate::model::sabotage::{Bug, planted};
 use crate::store::Site;
 use crate::wire::Key;
@@ -37,6 +38,12 @@ impl Host {
     /// As [`Host::open`], in a place of the caller's making.
     pub fn open_in(site: Site, options: Options, runtime: &runtime::Handle) -> Result<Arc<Host>, Error> {
         let recovered = recovery::open(site, &options)?;
+        let paused = match options.max_delete {
+            // Who says how many may go has been asked.
+            Some(_) => recovered.backing.set_paused(false).map(|()| false)?,
+            None => recovered.backing.is_paused(),
+        };
+        let brake = Mutex::new(Brake::new(options.max_delete, paused));
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
         let host = Arc::new_cyclic(|me| Host {
@@ -53,6 +60,8 @@ impl Host {
             owner: rustix::process::geteuid().is_root(),
             left_alone: recovered.left_alone,
             trash: recovered.trash,
+            brake,
+            began: tokio::time::Instant::now(),
             applying: RwLock::new(()),
             cutting: Mutex::new(()),
             names: RwLock::new(()),

@@ -21,7 +21,7 @@
 //!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
-//!    trash, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
+//!    trash, the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
@@ -76,6 +76,7 @@ mod serve;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;
+mod storm;
 mod thrown;
 mod trash;
 mod volume;

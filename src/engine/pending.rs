@@ -5,6 +5,7 @@
 
 use super::pieces;
 use super::wants::Need;
+use crate::model::brake::Names;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Cut, FileCut};
 use crate::model::file;
@@ -38,6 +39,8 @@ pub(super) struct Pending {
     pub failures: u32,
     /// What it waits for will not come.
     pub hopeless: bool,
+    /// What it does to names, as judged when it came.
+    pub names: Option<Names>,
 }
 
 /// What a cut is waiting for.
@@ -108,6 +111,7 @@ impl Queue {
             journaled: false,
             failures: 0,
             hopeless: false,
+            names: None,
         };
         self.pending.insert(pending.cut.seq, pending);
     }
@@ -179,6 +183,7 @@ impl Pending {
             journaled: true,
             failures: 0,
             hopeless: false,
+            names: None,
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Status {
     pub missing_chunks: u64,
     pub conflicts: u64,
     pub left_alone: u64,
+    /// The peer deletes so much that somebody is asked first; so many deletes wait.
+    pub paused: Option<u64>,
     pub trash: Trash,
     pub sent_bytes: u64,
     pub received_bytes: u64,
@@ -90,6 +92,7 @@ impl Host {
             missing_chunks: missing,
             conflicts,
             left_alone: self.left_alone as u64,
+            paused: self.brake.lock().held(),
             trash: Trash { entries, bytes: trash_bytes },
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
             received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
@@ -102,7 +105,13 @@ impl Host {
         if !self.link.get().is_some_and(|l| l.counters().connected) {
             return Err(FlushError::NotConnected);
         }
-        tokio::time::timeout(timeout, self.flush_both()).await.map_err(|_| FlushError::TimedOut)?;
+        let both = async {
+            tokio::select! {
+                () = self.flush_both() => Ok(()),
+                held = self.held() => Err(FlushError::Paused(held)),
+            }
+        };
+        tokio::time::timeout(timeout, both).await.map_err(|_| FlushError::TimedOut)??;
         self.flush_disk().await.map_err(FlushError::Disk)
     }
 
@@ -114,6 +123,21 @@ impl Host {
         let stopped =
             |error| store::Error::Io { what: "syncing".into(), source: std::io::Error::other(error) };
         tokio::task::spawn_blocking(sync).await.map_err(stopped)?
+    }
+
+    /// Returns when deletes of the peer wait for somebody: how many.
+    async fn held(&self) -> u64 {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.borrow_and_update();
+            let held = self.brake.lock().held();
+            if let Some(held) = held.filter(|n| *n > 0) {
+                return held;
+            }
+            if progress.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     async fn flush_both(&self) {

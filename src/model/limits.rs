@@ -51,6 +51,9 @@ pub const TRASH_BYTES: u64 = 8 << 30;
 pub const TRASH_ENTRIES: usize = 100_000;
 /// Bytes of a file of which a copy is kept in the trash when the peer rewrites it in place.
 pub const TRASH_COPY_BYTES: u64 = 16 << 20;
+/// Files of which more than half, deleted by the peer within a minute, are too many to be believed; of so many and fewer any
+/// number is.
+pub const STORM_FILES: u64 = 100;
 /// Room set aside on the disk for coming journal records, bytes.
 pub const JOURNAL_ROOM: u64 = 1 << 20;
 /// Connections that have not yet proved that they hold the key.

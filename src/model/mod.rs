@@ -1,5 +1,6 @@
 //! Floor 0: what syncfs decides, without I/O, clocks, threads, randomness or logging.
 
+pub mod brake;
 pub mod chunk;
 pub mod codec;
 pub mod conflict;

@@ -109,6 +109,8 @@ bugs! {
     RetryFailedSync,
     /// What the peer unlinks is unlinked and does not go to the trash.
     ForgetTrash,
+    /// However much the peer deletes at once, nobody is asked.
+    IgnoreStorm,
 }
 
 /// Whether `bug` is planted in this process.

@@ -121,7 +121,7 @@ impl Share {
         self.names.get(name).copied()
     }
 
-    pub fn names(&self) -> impl Iterator<Item = (&Name, FileId)> {
+    pub fn names(&self) -> impl ExactSizeIterator<Item = (&Name, FileId)> {
         self.names.iter().map(|(n, id)| (n, *id))
     }
 

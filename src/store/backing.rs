@@ -62,6 +62,9 @@ pub struct Backing {
 /// The directories that content lies in.
 const DIRS: [Dir; 4] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash];
 
+/// In [`Dir::State`]: deletes of the peer wait for somebody.
+const PAUSED: &[u8] = b"paused";
+
 /// The stamp of what `stat` describes.
 pub fn stamp(stat: &Stat) -> Stamp {
     Stamp { ino: stat.ino, size: stat.size, mtime: stat.mtime.nanoseconds(), ctime: stat.ctime.nanoseconds() }
@@ -230,6 +233,24 @@ impl Backing {
     /// Space and limits of the file system below.
     pub fn space(&self) -> Result<Space> {
         self.disk.space().map_err(Error::io("cannot ask for the free space of the share"))
+    }
+
+    /// Whether a pause was noted that nobody has ended since.
+    pub fn is_paused(&self) -> bool {
+        self.disk.stat(Dir::State, PAUSED).is_ok()
+    }
+
+    /// Notes durably that there is a pause, or none any more.
+    pub fn set_paused(&self, paused: bool) -> Result<()> {
+        if self.is_paused() == paused {
+            return Ok(());
+        }
+        let note = || match paused {
+            true => self.disk.create(Dir::State, PAUSED, 0o600).map(drop),
+            false => self.disk.unlink(Dir::State, PAUSED),
+        };
+        note().map_err(Error::io("cannot note a pause in .syncfs/paused"))?;
+        self.latch.run("cannot sync the state directory", || self.disk.sync_dir(Dir::State))
     }
 
     /// The time of day.

@@ -58,6 +58,7 @@ impl Pair {
                 new_peer: false,
                 first_sync: Default::default(),
                 trash_days: 7,
+                max_delete: None,
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),
             };

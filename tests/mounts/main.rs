@@ -4,6 +4,7 @@
 //! Needs /dev/fuse and root or fusermount3, and the tools that the tests run: coreutils, sed, tar,
 //! rsync, util-linux, attr.
 
+mod brakes;
 mod conflicts;
 mod directory;
 mod editing;

@@ -9,7 +9,8 @@ fn said(output: &Output) -> String {
 
 fn restore(host: &crate::rig::Host, words: &[&str]) -> Output {
     let dir = host.dir.to_str().unwrap();
-    let words: Vec<&str> = ["trash", "restore", words[0], dir].into_iter().chain(words[1..].to_owned()).collect();
+    let words: Vec<&str> =
+        ["trash", "restore", words[0], dir].into_iter().chain(words[1..].to_owned()).collect();
     crate::rig::try_run(&host.dir, &[&[crate::rig::SYNCFS], &words[..]].concat())
 }
 
@@ -58,7 +59,11 @@ fn what_comes_back_replaces_nothing() {
     pair.a.flush();
     let output = restore(&pair.b, &["f"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("there is a file f already") && said(&output).contains("--as"), "{}", said(&output));
+    assert!(
+        said(&output).contains("there is a file f already") && said(&output).contains("--as"),
+        "{}",
+        said(&output)
+    );
     assert_eq!(pair.b.read("f"), b"new");
     let output = restore(&pair.b, &["f", "--as", "f.old"]);
     assert!(output.status.success(), "{}", said(&output));

@@ -1,4 +1,4 @@
-//! What holds up a delete that somebody did not mean: stories of the trash.
+//! What holds up a delete that somebody did not mean: stories of the trash, and of the brake.
 
 use crate::simulated::calls;
 use crate::simulated::hosts::{Hosts, Rest};
@@ -239,4 +239,114 @@ fn what_is_being_restored_is_not_lost_wherever_the_daemon_or_the_power_dies() {
     for fate in [|_| Fate::Killed, |_| Fate::UnsyncedLost, Fate::PowerLost] {
         assert!((1..).take_while(|n| dies_at(*n, fate(*n))).count() > 5);
     }
+}
+
+/// So many files, on both hosts.
+fn with_files(count: usize, tell: impl FnOnce(&mut Story, Vec<String>)) {
+    story(INLINE, |story| {
+        let names: Vec<String> = (0..count).map(|n| format!("file {n:03}")).collect();
+        names.iter().for_each(|name| story.write(A, name, 0, name.as_bytes()));
+        assert_eq!(story.level().len(), count);
+        // What was made within this minute counts as having been there.
+        story.hosts.pass(Duration::from_secs(100));
+        tell(story, names);
+    });
+}
+
+impl Story {
+    /// What one host has to say is said and heard, and what follows from it.
+    fn exchange(&mut self) {
+        for _ in 0..20 {
+            for side in [A, B] {
+                assert!(self.work(side));
+                self.deliver_from(side);
+            }
+            self.hosts.poll();
+        }
+    }
+
+    fn paused(&self, side: usize) -> Option<u64> {
+        self.host(side).status().paused
+    }
+}
+
+#[test]
+fn most_of_the_files_go_only_when_somebody_says_so() {
+    with_files(200, |story, names| {
+        names[..150].iter().for_each(|name| story.unlink(A, name));
+        story.write(A, "made later", 0, b"x");
+        story.exchange();
+        assert_eq!(story.names(B).len(), 200, "something is gone, or what came later is here");
+        assert_eq!(story.paused(B), Some(150));
+        assert_eq!(story.paused(A), None);
+        // Reads and local work go on, and A hears of it.
+        assert_eq!(story.read(B, &names[0]), names[0].as_bytes());
+        story.write(B, "of B", 0, b"x");
+        story.exchange();
+        assert_eq!(story.read(A, "of B"), b"x");
+        // It is not forgotten over a connection that fails, nor by a kill.
+        story.cut_link();
+        story.hosts.pass(Duration::from_secs(300));
+        story.hosts.connect();
+        story.exchange();
+        assert_eq!((story.names(B).len(), story.paused(B)), (201, Some(150)));
+        story.crash(B, Fate::Killed);
+        story.hosts.connect();
+        story.exchange();
+        assert_eq!((story.names(B).len(), story.paused(B)), (201, Some(150)));
+        assert_eq!(story.host(B).resume().unwrap(), Some(150));
+        assert_eq!(story.level().len(), 52);
+        assert_eq!((story.paused(B), story.host(B).resume().unwrap()), (None, None));
+        assert_eq!(story.trash(B).len(), 150);
+    });
+}
+
+#[test]
+fn a_pause_is_not_forgotten_when_the_power_goes() {
+    with_files(200, |story, names| {
+        names[..150].iter().for_each(|name| story.unlink(A, name));
+        story.exchange();
+        story.crash(B, Fate::UnsyncedLost);
+        // One after the other, they would be few each time.
+        story.hosts.connect();
+        for _ in 0..400 {
+            story.work(A);
+            story.hosts.transmit(A);
+            story.hosts.arrive(B).unwrap();
+            story.work(B);
+        }
+        assert_eq!(story.names(B).len(), 200);
+        story.exchange();
+        story.host(B).resume().unwrap();
+        assert_eq!(story.level().len(), 50);
+    });
+}
+
+#[test]
+fn files_that_are_renamed_or_replaced_are_not_deleted() {
+    with_files(200, |story, names| {
+        names[..150].iter().for_each(|name| story.rename(A, name, &format!("renamed {name}")));
+        assert_eq!(story.level().len(), 200);
+        for name in &names[150..] {
+            story.rename(A, &format!("renamed {}", names[0]), name);
+            story.rename(A, name, &format!("renamed {}", names[0]));
+            story.write(A, name, 0, b"made anew");
+        }
+        assert_eq!((story.level().len(), story.paused(B)), (200, None));
+        // As tar and git do: away with it, and a new one.
+        for name in story.names(A) {
+            story.unlink(A, &name);
+            story.work(A);
+            story.write(A, &name, 0, b"once more");
+        }
+        assert_eq!((story.level().len(), story.paused(B)), (200, None));
+    });
+}
+
+#[test]
+fn of_a_hundred_files_and_fewer_any_number_may_go() {
+    with_files(100, |story, names| {
+        names[..90].iter().for_each(|name| story.unlink(A, name));
+        assert_eq!((story.level().len(), story.paused(B)), (10, None));
+    });
 }

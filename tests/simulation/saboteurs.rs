@@ -75,6 +75,7 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
         "brakes::what_the_peer_deleted_or_replaced_is_in_the_trash_and_what_went_here_is_not",
         None,
     ),
+    (Bug::IgnoreStorm, "brakes::most_of_the_files_go_only_when_somebody_says_so", None),
 ];
 
 /// What came of one test run.

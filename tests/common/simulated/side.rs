@@ -138,6 +138,7 @@ impl Side {
             new_peer: false,
             first_sync: Default::default(),
             trash_days: 7,
+            max_delete: None,
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };
