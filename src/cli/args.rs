@@ -93,6 +93,9 @@ pub struct Mount {
     /// How long what the peer deletes or writes over stays in the trash; 0: there is no trash
     #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub trash_days: u32,
+    /// What was removed from DIR while it was not mounted is deleted on the peer, too, instead of coming back
+    #[arg(long)]
+    pub adopt_deletes: bool,
     /// How many files the peer may delete within a minute before somebody is asked [default: half of them, where there are
     /// more than 100]
     #[arg(long, value_name = "N")]
@@ -274,21 +277,21 @@ mod tests {
         assert_eq!(mount.listen, "[::]:7377".parse().unwrap());
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (30, false, false));
         assert_eq!((mount.store, mount.key_file), (None, None));
-        assert_eq!((mount.trash_days, mount.max_delete), (7, None));
+        assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (7, None, false));
     }
 
     #[test]
     fn every_long_option_can_be_written_with_o() {
         let mount = mount(
             "syncfs mount /d -o rw,noatime,peer=hostb,listen=127.0.0.1:1,store=/s,key_file=/k,_netdev \
-             -o read_timeout=5,new_peer,trash_days=0,max_delete=900,foreground,x-systemd.automount,ro",
+             -o read_timeout=5,new_peer,trash_days=0,max_delete=900,adopt_deletes,foreground,x-systemd.automount,ro",
         );
         assert_eq!(mount.peer.as_deref(), Some("hostb"));
         assert_eq!(mount.listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(mount.store, Some("/s".into()));
         assert_eq!(mount.key_file, Some("/k".into()));
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
-        assert_eq!((mount.trash_days, mount.max_delete), (0, Some(900)));
+        assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (0, Some(900), true));
         assert!(mount.kernel.read_only);
     }
 

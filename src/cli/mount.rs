@@ -78,6 +78,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             first_sync: args.first_sync,
             trash_days: args.trash_days,
             max_delete: args.max_delete,
+            adopt_deletes: args.adopt_deletes,
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,
         },

@@ -45,6 +45,10 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
     ));
     let left_alone = number("left_alone").filter(|n| *n > 0);
     lines.push(("left alone", left_alone.map(|n| many(n, "entry").replace("entrys", "entries"))));
+    let missing = number("missing_at_mount").filter(|n| *n > 0);
+    let missing =
+        missing.map(|n| format!("{} at the mount, removed meanwhile; back from the peer", many(n, "file")));
+    lines.push(("missed", missing));
     let paused = number("paused")
         .map(|n| format!("{} of the peer wait; let them pass: syncfs resume", many(n, "delete")));
     lines.push(("paused", paused));

@@ -11,6 +11,12 @@ pub enum Error {
     Wire(#[from] wire::Error),
     #[error("{0} holds something this version of syncfs does not understand; was it made by a newer one?")]
     Unreadable(&'static str),
+    #[error(
+        "{missing} of the {files} files are missing from the directory; nothing was deleted. Is it the right directory, and is its \
+         disk mounted? If they were removed on purpose, mount with --adopt-deletes --max-delete {missing}; mounted without \
+         --adopt-deletes, they come back from the peer. Missing are: {names}"
+    )]
+    ManyMissing { missing: u64, files: u64, names: String },
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

@@ -54,6 +54,8 @@ pub struct Options {
     /// Deletes of the peer within a minute that nobody is asked about; without it, up to half of the files, or any number of
     /// a hundred and fewer.
     pub max_delete: Option<u64>,
+    /// What was removed from the directory while it was not mounted is deleted on the peer, too, instead of coming back.
+    pub adopt_deletes: bool,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,
@@ -76,6 +78,7 @@ pub struct Host {
     /// Whether owner and group are ours to set.
     pub(super) owner: bool,
     pub(super) left_alone: usize,
+    pub(super) missing: u64,
     pub(super) trash: Trash,
     pub(super) brake: Mutex<Brake>,
     /// When this life began.

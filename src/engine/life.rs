@@ -59,6 +59,7 @@ impl Host {
             locks: LockTable::default(),
             owner: rustix::process::geteuid().is_root(),
             left_alone: recovered.left_alone,
+            missing: recovered.missing,
             trash: recovered.trash,
             brake,
             began: tokio::time::Instant::now(),

@@ -59,6 +59,7 @@ mod live;
 mod location;
 mod meeting;
 pub mod metadata;
+mod missing;
 mod moves;
 mod names;
 mod node;

@@ -62,6 +62,17 @@ pub(super) struct Reconciler<'a> {
     pub midway: BTreeSet<FileId>,
     /// Cuts that are applied again.
     pub redo: &'a [Redo],
+    /// What was removed while the share was not mounted is deleted, up to so many files where that is said.
+    pub adopt_deletes: bool,
+    pub max_delete: Option<u64>,
+}
+
+/// What lining up came to.
+pub(super) struct LinedUp {
+    /// Entries of the directory that are not ours.
+    pub left_alone: usize,
+    /// Files that were missing and come back from the peer.
+    pub missing: u64,
 }
 
 impl Reconciler<'_> {
@@ -135,10 +146,11 @@ impl Reconciler<'_> {
         Ok(())
     }
 
-    /// Brings directory and share into line. Returns how many entries of the directory are not ours.
-    pub fn line_up(&mut self) -> Result<usize, Error> {
+    /// Brings directory and share into line.
+    pub fn line_up(&mut self) -> Result<LinedUp, Error> {
         let listing = self.backing.list()?;
         let disk: BTreeMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
+        let missing = self.find_missing(&disk.keys().copied().collect())?;
         let partial: BTreeSet<FileId> = self.backing.list_partial()?.into_iter().collect();
         let files: BTreeMap<FileId, File> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
         for (id, file) in files {
@@ -157,6 +169,7 @@ impl Reconciler<'_> {
                 None if !file.partial && planted(Bug::MissingIsDeleted) => {
                     self.commit(Record::Moved { moves: vec![(id, None)] })?
                 }
+                None if missing.adopted.contains(&id) => self.adopt_delete(id)?,
                 None if !file.partial => self.bring_back(id, &file)?,
                 Some(stamp) if partial.contains(&id) && !file.is_whole() => {
                     self.contested(id, name, stamp.mtime)?;
@@ -177,7 +190,7 @@ impl Reconciler<'_> {
                 self.commit(Record::Created { file, name, size: stamp.size, disk: stamp.ino })?;
             }
         }
-        Ok(listing.left_alone)
+        Ok(LinedUp { left_alone: listing.left_alone, missing: missing.returning })
     }
 
     /// Whether what lies under `name`, of this size and mtime, came with a cut whose apply was cut short.

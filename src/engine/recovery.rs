@@ -36,6 +36,8 @@ pub(super) struct Recovered {
     /// ... and files that they were changing.
     pub midway: BTreeSet<FileId>,
     pub left_alone: usize,
+    /// Files that were missing from the directory and come back from the peer.
+    pub missing: u64,
     pub trash: Trash,
 }
 
@@ -107,6 +109,8 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
         redone: redo.iter().flat_map(|r| r.cut.files.iter().map(|f| f.file)).collect(),
         midway: BTreeSet::new(),
         redo: &redo,
+        adopt_deletes: options.adopt_deletes,
+        max_delete: options.max_delete,
     };
     if matches!(end, End::Lost | End::Forgot) {
         // What the old writer counted last may be forgotten; its numbers are never used again.
@@ -119,7 +123,7 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     work.find_names()?;
     work.restore_kept()?;
     work.rewrite(&replayed.undurable)?;
-    let left_alone = work.line_up()?;
+    let lined_up = work.line_up()?;
     let midway = work.midway;
     Ok(Recovered {
         backing,
@@ -132,7 +136,8 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
         redo,
         half_done,
         midway,
-        left_alone,
+        left_alone: lined_up.left_alone,
+        missing: lined_up.missing,
         trash,
     })
 }

@@ -23,6 +23,8 @@ pub struct Status {
     pub missing_chunks: u64,
     pub conflicts: u64,
     pub left_alone: u64,
+    /// Files that were missing from the directory when it was mounted, and come back from the peer.
+    pub missing_at_mount: u64,
     /// The peer deletes so much that somebody is asked first; so many deletes wait.
     pub paused: Option<u64>,
     pub trash: Trash,
@@ -92,6 +94,7 @@ impl Host {
             missing_chunks: missing,
             conflicts,
             left_alone: self.left_alone as u64,
+            missing_at_mount: self.missing,
             paused: self.brake.lock().held(),
             trash: Trash { entries, bytes: trash_bytes },
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),

@@ -59,6 +59,7 @@ impl Pair {
                 first_sync: Default::default(),
                 trash_days: 7,
                 max_delete: None,
+                adopt_deletes: false,
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),
             };

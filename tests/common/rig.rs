@@ -204,6 +204,16 @@ impl Host {
         }
     }
 
+    /// Mounts with an option that has no value from now on.
+    pub fn flag(&mut self, name: &str) {
+        self.words.push(name.into());
+    }
+
+    /// Mounts without it from now on.
+    pub fn unflag(&mut self, name: &str) {
+        self.words.retain(|word| word != name);
+    }
+
     /// `syncfs mount` as it is for this host, to be changed and run.
     pub fn mount_command(&self) -> Command {
         let mut command = Command::new(SYNCFS);

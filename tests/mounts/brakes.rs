@@ -70,3 +70,88 @@ fn who_said_how_many_may_go_is_not_asked() {
     });
     pair.finish();
 }
+
+#[test]
+fn what_was_removed_while_unmounted_goes_on_both_where_that_is_asked_for() {
+    let mut pair = Pair::mounted();
+    ["one", "two", "three"].iter().for_each(|name| pair.a.save(name, b"precious"));
+    pair.a.flush();
+    assert_eq!(pair.b.unmount().code(), Some(0));
+    pair.b.run(&["rm", "one"]);
+    pair.b.start();
+    assert_eq!(pair.b.status()["missing_at_mount"], 1);
+    assert!(pair.b.log_text().contains("--adopt-deletes") && pair.b.log_text().contains("one"));
+    pair.b.flush();
+    assert_eq!(pair.b.ls(), ["one", "three", "two"]);
+    assert_eq!(pair.b.unmount().code(), Some(0));
+    pair.b.run(&["rm", "one"]);
+    pair.b.flag("--adopt-deletes");
+    pair.b.start();
+    assert_eq!(pair.b.status()["missing_at_mount"], 0);
+    assert_eq!(pair.finish().keys().collect::<Vec<_>>(), ["three", "two"]);
+}
+
+#[test]
+fn a_wiped_directory_is_not_mounted_to_delete_everything() {
+    let mut pair = Pair::mounted();
+    (0..120).for_each(|n| pair.a.save(format!("f{n:03}"), b"precious"));
+    pair.a.flush();
+    assert_eq!(pair.b.unmount().code(), Some(0));
+    (0..100).for_each(|n| std::fs::remove_file(pair.b.path(format!("f{n:03}"))).unwrap());
+    pair.b.flag("--adopt-deletes");
+    let output = pair.b.mount_command().output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    let says = said(&output);
+    assert!(says.contains("100 of the 120 files") && says.contains("--max-delete 100"), "{says}");
+    assert_eq!(pair.a.ls().len(), 120);
+    pair.b.option("--max-delete", "100".as_ref());
+    pair.b.start();
+    until("a asks, too", || pair.a.status()["paused"].as_u64().is_some_and(|n| n > 0));
+    until("all are through", || {
+        pair.a.syncfs(&["resume"]);
+        files(&pair.a) == 20
+    });
+    assert_eq!(pair.finish().len(), 20);
+}
+
+#[test]
+fn a_foreign_replica_is_refused_on_both_sides_until_somebody_pairs_it() {
+    let mut pair = Pair::mounted();
+    pair.a.save("ours", b"ours");
+    pair.a.flush();
+    assert_eq!(pair.b.unmount().code(), Some(0));
+    // Another replica answers at the peer's address, with the share's key: what was there is set aside.
+    let other = pair.root.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("theirs"), b"theirs").unwrap();
+    let own = pair.b.dir.clone();
+    pair.b.option("--store", &other);
+    pair.b.start();
+    let refused = |host: &Host| {
+        until("it says that and what to type", || {
+            let error = host.status()["peer"]["last_error"].as_str().unwrap_or_default().to_owned();
+            error.contains("belongs together with replica") && error.contains("--new-peer")
+        });
+        assert!(host.log_text().contains("--new-peer"), "{}", host.log_text());
+        assert_eq!(host.syncfs(&["flush"]).status.code(), Some(5));
+    };
+    refused(&pair.a);
+    refused(&pair.b);
+    assert_eq!((pair.a.ls(), pair.b.ls()), (vec!["ours".to_owned()], vec!["theirs".to_owned()]));
+    assert_eq!((pair.a.read("ours"), pair.b.read("theirs")), (b"ours".to_vec(), b"theirs".to_vec()));
+    // Somebody wants it so.
+    assert_eq!(pair.a.unmount().code(), Some(0));
+    pair.a.flag("--new-peer");
+    pair.a.start();
+    let files = pair.assert_same();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["ours", "theirs"]);
+    // The old one is a stranger now.
+    assert_eq!(pair.b.unmount().code(), Some(0));
+    assert_eq!(pair.a.unmount().code(), Some(0));
+    pair.a.unflag("--new-peer");
+    pair.b.option("--store", &own);
+    pair.a.start();
+    pair.b.start();
+    refused(&pair.a);
+    assert_eq!(pair.b.ls(), ["ours"]);
+}

@@ -2,12 +2,13 @@
 
 use crate::simulated::calls;
 use crate::simulated::hosts::{Hosts, Rest};
-use crate::simulated::side::Fate;
+use crate::simulated::side::{Done, Fate};
 use crate::stories::{A, B, INLINE, Story, story};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use syncfs::fs::volume::Volume;
-use syncfs::store::Dir;
+use syncfs::store::{Dir, Disk};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -206,7 +207,14 @@ fn throws_away(story: &mut Story, nth: u64, fate: Fate) -> bool {
 fn what_the_peer_deleted_is_in_the_trash_once_wherever_the_daemon_or_the_power_dies() {
     let deaths =
         |fate: fn(u64) -> Fate| (1..).take_while(|n| dies_while_it_throws_away(*n, fate(*n))).count();
-    for count in [deaths(|_| Fate::Killed), deaths(|_| Fate::UnsyncedLost), deaths(Fate::PowerLost)] {
+    let torn: [fn(u64) -> Fate; 4] = [
+        Fate::PowerLost,
+        |n| Fate::PowerLost(n + 1_000),
+        |n| Fate::PowerLost(n + 2_000),
+        |n| Fate::PowerLost(n + 3_000),
+    ];
+    let whole: [fn(u64) -> Fate; 2] = [|_| Fate::Killed, |_| Fate::UnsyncedLost];
+    for count in whole.into_iter().chain(torn).map(deaths) {
         assert!(count > 8, "it dies at {count} moments only");
     }
 }
@@ -348,5 +356,85 @@ fn of_a_hundred_files_and_fewer_any_number_may_go() {
     with_files(100, |story, names| {
         names[..90].iter().for_each(|name| story.unlink(A, name));
         assert_eq!((story.level().len(), story.paused(B)), (10, None));
+    });
+}
+
+impl Story {
+    /// Host B ends in order, and somebody removes files from its directory.
+    fn removed_meanwhile(&mut self, names: &[String]) {
+        assert!(matches!(self.hosts.sides[B].close(), Done::Value(Ok(()))));
+        let disk = &self.hosts.sides[B].disk;
+        names.iter().for_each(|name| disk.unlink(Dir::Root, name.as_bytes()).unwrap());
+    }
+}
+
+#[test]
+fn what_was_removed_while_unmounted_comes_back_unless_it_is_adopted() {
+    with_files(10, |story, names| {
+        story.removed_meanwhile(&names[..2]);
+        assert!(story.hosts.start(B));
+        assert_eq!(story.host(B).status().missing_at_mount, 2);
+        assert_eq!(story.level().len(), 10);
+        story.hosts.sides[B].adopt_deletes = true;
+        story.removed_meanwhile(&names[..2]);
+        assert!(story.hosts.start(B));
+        assert_eq!(story.host(B).status().missing_at_mount, 0);
+        assert_eq!(story.level().keys().collect::<Vec<_>>(), names[2..].iter().collect::<Vec<_>>());
+        // Over there it is a delete of the peer's like any other.
+        assert_eq!(story.trash(A).len(), 2);
+    });
+}
+
+#[test]
+fn an_edit_over_there_outlives_a_delete_that_is_adopted() {
+    with_files(2, |story, names| {
+        story.removed_meanwhile(&names[..1]);
+        story.write(A, &names[0], 0, b"edited");
+        story.hosts.sides[B].adopt_deletes = true;
+        assert!(story.hosts.start(B));
+        assert!(story.level()[&names[0]].starts_with(b"edited"));
+    });
+}
+
+#[test]
+fn what_was_removed_after_a_kill_is_adopted_and_after_power_loss_it_is_not() {
+    for (fate, left) in [(Fate::Killed, 9), (Fate::PowerLost(1), 10), (Fate::UnsyncedLost, 10)] {
+        with_files(10, |story, names| {
+            story.hosts.sides[B].run(|stepped| stepped.checkpoint().unwrap());
+            story.hosts.sides[B].kill();
+            story.hosts.sides[B].settle(fate);
+            story.hosts.sides[B].disk.unlink(Dir::Root, names[0].as_bytes()).unwrap();
+            story.hosts.sides[B].adopt_deletes = true;
+            assert!(story.hosts.start(B));
+            assert_eq!(story.level().len(), left, "{fate:?}");
+        });
+    }
+}
+
+#[test]
+fn a_directory_that_has_lost_most_of_its_files_is_not_mounted_to_adopt_that() {
+    with_files(200, |story, names| {
+        story.hosts.sides[B].adopt_deletes = true;
+        story.removed_meanwhile(&names[..101]);
+        let opened = catch_unwind(AssertUnwindSafe(|| story.hosts.start(B)));
+        let panic = opened.expect_err("it opens");
+        let why = panic.downcast_ref::<String>().expect("it says why");
+        let says =
+            ["101 of the 200 files are missing", "--adopt-deletes --max-delete 101", "file 000, file 001"];
+        assert!(says.iter().all(|part| why.contains(part)), "{why}");
+        // Nothing came of it: without the option they are all back.
+        story.hosts.sides[B].adopt_deletes = false;
+        assert!(story.hosts.start(B));
+        assert_eq!(story.level().len(), 200);
+        // And who says so many gets his will. The other side is to ask for itself.
+        story.hosts.sides[B].adopt_deletes = true;
+        story.hosts.sides[B].max_delete = Some(101);
+        story.removed_meanwhile(&names[..101]);
+        assert!(story.hosts.start(B));
+        story.hosts.connect();
+        story.exchange();
+        assert_eq!((story.names(B).len(), story.names(A).len(), story.paused(A)), (99, 200, Some(101)));
+        story.host(A).resume().unwrap();
+        assert_eq!(story.level().len(), 99);
     });
 }

@@ -22,6 +22,9 @@ pub struct Side {
     pub starts: u64,
     seed: u64,
     inline_bytes: u64,
+    /// What is missing at the next starts is deleted.
+    pub adopt_deletes: bool,
+    pub max_delete: Option<u64>,
 }
 
 /// What the death of a process meant to its machine.
@@ -59,14 +62,27 @@ impl Side {
             starts: 0,
             seed,
             inline_bytes,
+            adopt_deletes: false,
+            max_delete: None,
         }
     }
 
     /// The same replica once more, on a disk of its own: as this one is that does not run.
     pub fn snapshot(&self) -> Side {
         let (disk, out) = (self.disk.snapshot(), Pipe::default());
-        let Side { boot, starts, seed, inline_bytes, .. } = *self;
-        Side { disk, running: None, out, session: 0, boot, starts, seed, inline_bytes }
+        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, .. } = *self;
+        Side {
+            disk,
+            running: None,
+            out,
+            session: 0,
+            boot,
+            starts,
+            seed,
+            inline_bytes,
+            adopt_deletes,
+            max_delete,
+        }
     }
 
     /// Runs `act` on the host; where the process dies of it, the host is gone.
@@ -138,7 +154,8 @@ impl Side {
             new_peer: false,
             first_sync: Default::default(),
             trash_days: 7,
-            max_delete: None,
+            max_delete: self.max_delete,
+            adopt_deletes: self.adopt_deletes,
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };
