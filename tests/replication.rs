@@ -3,7 +3,7 @@
 mod common;
 use common::{Pair, noise};
 use std::collections::BTreeSet;
-use syncfs::fs::volume::Volume;
+use syncfs::fs::volume::{Answer, Volume};
 
 #[test]
 fn a_new_file_arrives_and_an_edit_follows() {
@@ -43,6 +43,86 @@ fn a_byte_edit_of_a_large_file_costs_about_a_chunk() {
     let cost = wire() - before;
     pair.assert_equal();
     assert!(cost <= 2_500, "{cost} bytes");
+}
+
+/// What crosses the wire, both ways, for what `act` does on host A.
+fn cost(pair: &Pair, act: impl FnOnce()) -> u64 {
+    let wire = || {
+        let status = pair.a.host().status();
+        status.sent_bytes + status.received_bytes
+    };
+    let before = wire();
+    act();
+    pair.flush();
+    wire() - before
+}
+
+#[test]
+fn a_save_by_rename_over_costs_what_was_edited_though_everything_is_shifted() {
+    let pair = Pair::started();
+    let old = noise(30, 20_000_000);
+    pair.a.save("text", &old);
+    pair.flush();
+    let mut new = old;
+    new.insert(0, b'!');
+    new.splice(12_000_000..12_000_100, *b"edited");
+    let cost = cost(&pair, || {
+        pair.a.save("text.tmp", &new);
+        pair.a.host().rename(b"text.tmp", b"text", 0).unwrap();
+    });
+    assert!(pair.assert_equal()[0].1 == new);
+    // A signature, a block around the edit, and little else.
+    assert!(cost <= 60_000, "{cost} bytes");
+}
+
+#[test]
+fn a_file_written_anew_in_place_costs_what_was_edited() {
+    let pair = Pair::started();
+    let old = noise(31, 5_000_000);
+    pair.a.save("export", &old);
+    pair.flush();
+    let new = [b"a new line\n", &old[..4_000_000]].concat();
+    let cost = cost(&pair, || pair.a.save("export", &new));
+    assert!(pair.assert_equal()[0].1 == new);
+    assert!(cost <= 50_000, "{cost} bytes");
+}
+
+#[test]
+fn a_copy_of_a_file_that_the_peer_has_costs_no_content() {
+    let pair = Pair::started();
+    let bytes = noise(32, 20_000_000);
+    pair.a.save("one", &bytes);
+    pair.flush();
+    let cost = cost(&pair, || {
+        let from = pair.a.open("one", libc::O_RDONLY);
+        let to = pair.a.open("another", libc::O_CREAT | libc::O_WRONLY);
+        let (mut at, size) = (0, bytes.len() as u64);
+        while at < size {
+            let Answer::Now(copied) = pair.a.host().copy_range(from, at, to, at, size - at) else {
+                panic!("all of it is held");
+            };
+            at += copied.unwrap();
+        }
+        pair.a.close(to);
+        pair.a.close(from);
+    });
+    let files = pair.assert_equal();
+    assert!(files[0].1 == bytes && files[1].1 == bytes);
+    assert!(cost <= 8_000, "{cost} bytes");
+}
+
+#[test]
+fn what_only_looks_alike_costs_little_more_than_itself() {
+    let pair = Pair::started();
+    pair.a.save("text", &noise(33, 3_000_000));
+    pair.flush();
+    let new = noise(34, 3_000_000);
+    let cost = cost(&pair, || {
+        pair.a.save("text.tmp", &new);
+        pair.a.host().rename(b"text.tmp", b"text", 0).unwrap();
+    });
+    assert!(pair.assert_equal()[0].1 == new);
+    assert!(cost <= 3_060_000, "{cost} bytes");
 }
 
 #[test]
@@ -212,6 +292,36 @@ fn what_changed_while_unmounted_is_shared_like_any_edit() {
     assert_eq!(names, ["added", "kept", "removed"]);
     assert_eq!(files[1].1, bytes);
     assert_eq!(files[2].1, b"comes back");
+}
+
+#[test]
+fn a_large_file_edited_while_unmounted_costs_what_was_edited() {
+    let mut pair = Pair::started();
+    let bytes = noise(35, 8_000_000);
+    pair.a.save("kept", &bytes);
+    pair.flush();
+    pair.a.stop();
+    let edited = [&bytes[..3_000_000], b"a line", &bytes[3_000_000..]].concat();
+    std::fs::write(pair.a.dir.join("kept"), &edited).unwrap();
+    pair.a.start(&pair.runtime);
+    pair.flush();
+    let status = pair.a.host().status();
+    let cost = status.sent_bytes + status.received_bytes;
+    assert!(pair.assert_equal()[0].1 == edited);
+    assert!(cost <= 60_000, "{cost} bytes");
+}
+
+#[test]
+fn a_large_file_that_both_hosts_had_before_they_met_costs_no_content() {
+    let mut pair = Pair::new();
+    let bytes = noise(36, 8_000_000);
+    std::fs::write(pair.a.dir.join("same"), &bytes).unwrap();
+    std::fs::write(pair.b.dir.join("same"), &bytes).unwrap();
+    pair.start_both();
+    pair.flush();
+    let status = pair.a.host().status();
+    assert!(pair.assert_equal().iter().all(|file| file.1 == bytes));
+    assert!(status.sent_bytes + status.received_bytes <= 100_000);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use syncfs::model::chunk;
 use syncfs::model::codec;
 use syncfs::model::cut::Piece;
-use syncfs::model::limits::{CHUNK, FILE_BYTES};
+use syncfs::model::delta::{Index, Part, Recipe};
+use syncfs::model::limits::{CHUNK, FILE_BYTES, SPAN_BYTES};
 use syncfs::model::message::Message;
 use syncfs::wire::session::parse;
 
@@ -25,6 +26,22 @@ pub fn run(input: &[u8]) {
         Message::Retrieve { start, end, .. } => {
             let bytes = chunk::bytes(&(*start..*end), FILE_BYTES);
             assert!(bytes.start < bytes.end && bytes.end - bytes.start <= (end - start) * CHUNK);
+        }
+        Message::Compare { start, end, .. } | Message::Match { start, end, .. } => {
+            assert!(start < end && (end - start) * CHUNK <= SPAN_BYTES && *end <= chunk::count(FILE_BYTES));
+        }
+        Message::Recipes { recipes, .. } => {
+            assert!(recipes.iter().map(Recipe::len).sum::<u64>() <= SPAN_BYTES);
+            assert!(recipes.iter().all(|r| r.chunks().end <= chunk::count(FILE_BYTES)));
+        }
+        // What follows is content like any other: whatever was signed, it is given, and all of it.
+        Message::Signature { signature, .. } => {
+            let index = Index::new(signature.clone());
+            let content = &input[..input.len().min(5_000)];
+            for want in [0..content.len(), content.len() / 3..content.len() / 2] {
+                let parts = index.scan(content, want.clone());
+                assert_eq!(parts.iter().map(Part::len).sum::<u64>(), want.len() as u64);
+            }
         }
         _ => {}
     }

@@ -8,6 +8,7 @@ use syncfs::engine::metadata::Stored;
 use syncfs::model::chunk::ChunkSet;
 use syncfs::model::codec::encode;
 use syncfs::model::cut::{Attrs, BodyCut, Changed, Cut, FileCut, Piece, Place};
+use syncfs::model::delta::{Part, Recipe, Signature};
 use syncfs::model::dirty::Dirty;
 use syncfs::model::file::{File, Shaky};
 use syncfs::model::first::FirstSync;
@@ -138,6 +139,9 @@ fn messages() -> Vec<(&'static str, Message)> {
     let acks = vec![Ack { file: id(1), place: 3, body: 4 }];
     let pieces = vec![Piece { first: 500, bytes: vec![1; 1_500] }, Piece { first: 502, bytes: vec![2; 10] }];
     let (file, version) = (id(1), version(4, 2));
+    let signature = Signature::of(&[5; 2_500]);
+    let parts = vec![Part::Bytes(vec![6; 700]), Part::Copy { from: 1_000, len: 800 }];
+    let recipes = vec![Recipe { first: 500, parts }];
     vec![
         ("sync", Message::Sync { since: Some(LogPosition { writer: B, seq: 7 }) }),
         ("sync-first", Message::Sync { since: None }),
@@ -149,7 +153,7 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Retrieve {
                 request: 3,
                 file,
-                version,
+                version: version.clone(),
                 start: 500,
                 end: 1000,
                 urgent: true,
@@ -167,6 +171,26 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("pong", Message::Pong { nonce: 1 }),
         ("begin", Message::Begin(begin())),
         ("survey", Message::Survey { nonce: 3, answers: answers() }),
+        ("alike", Message::Alike { file, basis: id(2) }),
+        (
+            "compare",
+            Message::Compare {
+                request: 3,
+                file,
+                version: version.clone(),
+                start: 4000,
+                end: 8000,
+                urgent: false,
+                digest: [8; 32],
+            },
+        ),
+        ("differs", Message::Differs { request: 3 }),
+        ("signature", Message::Signature { number: 4, signature }),
+        (
+            "match",
+            Message::Match { request: 5, file, version, start: 500, end: 1000, urgent: false, basis: 4 },
+        ),
+        ("recipes", Message::Recipes { request: 5, end: 502, recipes, sha256: [9; 32] }),
     ]
 }
 

@@ -19,6 +19,7 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Place};
 use crate::model::file::File as FileState;
 use crate::model::ids::FileId;
+use crate::model::likeness;
 use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
@@ -270,6 +271,14 @@ impl Host {
         let held =
             |id, news: &ChunkSet| share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)));
         inline &= parts.iter().all(|p| held(p.0, &p.3));
+        // What the peer may have is better compared than sent.
+        let alike = |id, news: &ChunkSet| {
+            let much = |f: &FileState| likeness::is_much(news.len(), f.size);
+            news.len() * CHUNK >= self.least()
+                && share.file(id).is_some_and(much)
+                && self.hints.lock().of(id).is_some()
+        };
+        inline &= !parts.iter().any(|p| p.2 && alike(p.0, &p.3));
         let told = |id, news: &ChunkSet| {
             share.file(id).is_none_or(|f| f.dirty.since(0).all(|r| news.gaps(&r).is_empty()))
         };
@@ -369,8 +378,20 @@ impl Host {
             self.backing.unlink_if_there(At::Staging(&grave))?;
         }
         let ready = std::mem::take(&mut self.outbound.lock().ready);
-        ready.into_iter().for_each(|cut| self.tell(Message::Announce(cut)));
+        for cut in ready {
+            self.tell_likeness(&cut);
+            self.tell(Message::Announce(cut));
+        }
         Ok(())
+    }
+
+    /// What the peer may have that is like what it will ask for.
+    fn tell_likeness(&self, cut: &Cut) {
+        let large = cut.files.iter().filter(|f| f.body.as_ref().is_some_and(|body| body.pieces.is_empty()));
+        for file in large.map(|f| f.file) {
+            let basis = self.hints.lock().of(file);
+            basis.into_iter().for_each(|basis| self.tell(Message::Alike { file, basis }));
+        }
     }
 
     /// Whether there is anything of `id` that the peer has not been told in this session.

@@ -6,16 +6,19 @@
 //! - a chunk is written only while it is missing and no cut has changed it since it was asked for;
 //! - a file goes under its own name only when its content is durable.
 
+use super::bases::{Job, Request, Target};
+use super::channel::Channel;
 use super::host::Host;
 use super::pieces::digest;
 use super::queues::{self, Filling, Inbound, Trigger, Turn};
-use super::wants::{Request, State, Target};
+use super::wants::{State, Wish};
 use super::worker::Worker;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::ids::FileId;
+use crate::model::likeness::WORTH_BYTES;
 use crate::model::limits::{CHUNK, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
@@ -67,8 +70,11 @@ impl Host {
             // full of it.
             let need = if state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
             let room = state.bytes < WINDOW_BYTES;
-            let missing = |state: &mut State| if room { state.next_missing(&share) } else { None };
+            let missing =
+                |state: &mut State| if room { state.next_missing(&share, self.least()) } else { None };
             let next = need.or_else(|| missing(&mut state).map(|message| (message, false)));
+            let unsigned = state.bases.take_unsigned();
+            unsigned.into_iter().for_each(|key| self.fetch.job(Job::Sign(key)));
             let Some((mut message, compare)) = next else { return };
             drop(state);
             drop(share);
@@ -77,7 +83,20 @@ impl Host {
             {
                 *digest = self.digest_of(*file, &(*start..*end));
             }
-            link.send(message);
+            self.send_request(link.as_ref(), message);
+        }
+    }
+
+    /// Content of fewer bytes is not worth comparing.
+    pub(super) fn least(&self) -> u64 {
+        WORTH_BYTES.min(self.options.inline_bytes)
+    }
+
+    /// What is compared has to be read first.
+    fn send_request(&self, link: &dyn Channel, message: Message) {
+        match message {
+            Message::Compare { .. } => self.fetch.job(Job::Compare(message)),
+            message => link.send(message),
         }
     }
 
@@ -121,11 +140,12 @@ impl Host {
             }
             for range in wanted.iter() {
                 for part in chunk::groups(range) {
-                    messages.push(state.ask(Target::Missing, file, f.body.clone(), part, true));
+                    let wish = Wish { target: Target::Missing, file, version: f.body.clone(), size: f.size };
+                    messages.push(state.ask(wish, part, true));
                 }
             }
         }
-        messages.into_iter().for_each(|m| link.send(m));
+        messages.into_iter().for_each(|m| self.send_request(link.as_ref(), m));
     }
 
     /// Waits until all of `chunks` of `file` are held, and fails in bounded time where they do not come.
@@ -172,6 +192,24 @@ impl Host {
                 return;
             }
             Filling::Superseded { request } => (request, Vec::new()),
+            Filling::Made { request, pieces } => (request, pieces),
+            Filling::Differs { request } => {
+                {
+                    let mut state = self.fetch.state.lock();
+                    let Some((key, way)) = state.requests.get(&request).map(|r| (r.key(), r.way)) else {
+                        return;
+                    };
+                    state.bases.differs(key, way);
+                    state.all_again(request);
+                }
+                self.fetch.arrived.notify_waiters();
+                self.pump();
+                return;
+            }
+            Filling::Same { request } if self.fetch.is_comparing(request) => {
+                self.fetch.job(Job::Same { request });
+                return;
+            }
             Filling::Same { request } => {
                 let answered = self.fetch.state.lock().done(request, &[]);
                 if let Some(Request { target: Target::Staged(cut), file, expect, .. }) = answered {
@@ -275,6 +313,7 @@ impl Host {
         drop(share);
         drop(data);
         if whole {
+            self.fetch.state.lock().bases.end(id);
             let _ = self.fetch.finished.send(Some(id));
         }
         if was_dirty && !scraps_left {

@@ -4,10 +4,12 @@
 use super::channel::Channel;
 use super::flights::Outbound;
 use super::frozen::Budget;
+use super::hints::Hints;
 use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::pending::Unfinished;
 use super::queues::{Inbox, InboxEar, Server, Trigger};
+use super::signatures::Signatures;
 use super::trash::Trash;
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
@@ -113,6 +115,10 @@ pub struct Host {
     pub(super) triggers: Sender<Trigger>,
     pub(super) inbox: Inbox,
     pub(super) server: Server,
+    /// What the peer has that may be like what it asks for.
+    pub(super) signatures: Signatures,
+    /// Which files of ours may be alike.
+    pub(super) hints: Mutex<Hints>,
     pub(super) link: OnceLock<Box<dyn Channel>>,
     pub(super) session: Mutex<Option<crate::wire::Session>>,
     /// Counts everything that `flush` and `status` may wait for.

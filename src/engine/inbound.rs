@@ -14,9 +14,11 @@ use super::queues::{self, Inbound, InboxEar, Turn};
 use super::wants::Need;
 use super::worker::Worker;
 use crate::model::chunk::ChunkSet;
-use crate::model::cut::{Cut, Piece};
+use crate::model::cut::{Cut, FileCut, Piece};
 use crate::model::ids::{FileId, Seq};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
+use crate::model::likeness;
+use crate::model::limits::CHUNK;
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -437,6 +439,7 @@ impl Host {
                 lazy = false;
                 // A name that is held moves only to content that is wholly held.
                 if ours.is_some_and(|f| !still_missing(f, cut, &verdict.body).is_empty()) {
+                    holder.into_iter().for_each(|holder| self.fetch.hint(cut.file, holder));
                     wait.push(cut.file);
                 }
             }
@@ -448,8 +451,10 @@ impl Host {
                     cut: pending.cut.seq,
                     file: cut.file,
                     version: body.version.clone(),
+                    basis: self.basis_of(share, cut, body.attrs.size, &lacks, holder),
                     chunks: lacks,
                     compare: unsettled,
+                    size: body.attrs.size,
                 });
             }
         }
@@ -463,6 +468,32 @@ impl Host {
             return Readiness::Locked(locked);
         }
         Readiness::Ready
+    }
+
+    /// What is here that may be like `chunks` of the file of `cut`, which is `size` bytes long over there: its own content, where much
+    /// of that is replaced; what has the name that it gets; what it was told to be like, or what its name comes from.
+    fn basis_of(
+        &self,
+        share: &Share,
+        cut: &FileCut,
+        size: u64,
+        chunks: &ChunkSet,
+        holder: Option<FileId>,
+    ) -> Option<FileId> {
+        let worth = (size, self.least());
+        if chunks.len() * CHUNK < worth.1 {
+            return None;
+        }
+        let file = cut.file;
+        let old = share.file(file).filter(|f| f.name.is_some());
+        // What only grew has nothing of what it gets.
+        if let Some(old) = old.filter(|f| chunks.overlaps(&(0..f.size / CHUNK))) {
+            let anew = likeness::is_much(chunks.len(), old.size.max(size));
+            return (anew && likeness::is_worth(old, worth)).then_some(file);
+        }
+        let hints = holder.into_iter().chain(self.fetch.hinted(file));
+        let name = cut.place.as_ref().and_then(|p| p.name.as_ref()).or(old.and_then(|f| f.name.as_ref()));
+        likeness::basis_for(share, file, worth, hints, name)
     }
 
     /// Nodes of all files that a cut speaks of or displaces, in lock order.

@@ -9,6 +9,7 @@ use super::host::{Ears, Host, Options};
 use super::metadata::Checkpointer;
 use super::node::Graves;
 use super::queues::{self, Server};
+use super::signatures::Signatures;
 use super::wants::Fetch;
 use super::{live, recovery};
 use crate::fs::kernel::Kernel;
@@ -84,6 +85,8 @@ impl Host {
             triggers: trigger,
             inbox,
             server: Server::default(),
+            signatures: Signatures::default(),
+            hints: Mutex::default(),
             link: OnceLock::new(),
             session: Mutex::new(None),
             progress: watch::channel(0).0,

@@ -1,5 +1,6 @@
 //! The engine's threads, and the session with the peer: what comes in goes to the thread that answers it.
 
+use super::bases::Job;
 use super::channel::{Channel, Wire};
 use super::checkpoint::Keeper;
 use super::cutter::Cutter;
@@ -7,7 +8,8 @@ use super::error::Error;
 use super::fetch::{Filler, Finisher};
 use super::host::{Ears, Host};
 use super::inbound::Applier;
-use super::queues::{Filling, Inbound, Request, Trigger, Turn};
+use super::matcher::Matcher;
+use super::queues::{Filling, Inbound, Request, Trigger, Turn, Want};
 use super::serve::Servant;
 use super::worker::Worker;
 use crate::model::ids::{LogPosition, WriterId};
@@ -55,7 +57,7 @@ pub(super) fn attach(
     ears: Ears,
 ) -> Vec<(&'static str, Box<dyn Worker>)> {
     host.link.set(channel).ok().expect("a host is attached once");
-    let (fillings, finished) = host.fetch.take_ears();
+    let (fillings, finished, jobs) = host.fetch.take_ears();
     vec![
         ("cutter", Box::new(Cutter::new(ears.triggers))),
         ("applier", Box::new(Applier::new(ears.inbox))),
@@ -63,6 +65,7 @@ pub(super) fn attach(
         ("finisher", Box::new(Finisher(finished))),
         ("server", Box::new(Servant)),
         ("checkpointer", Box::new(Keeper::new(host))),
+        ("matcher", Box::new(Matcher::new(jobs))),
     ]
 }
 
@@ -74,6 +77,7 @@ pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
     }
     let _ = host.triggers.send(Trigger::Stop);
     host.inbox.send(Inbound::Stop);
+    host.fetch.job(Job::Stop);
     let _ = host.fetch.fillings.send(Filling::Stop);
     let _ = host.fetch.finished.send(None);
     host.server.stop();
@@ -129,6 +133,7 @@ impl Host {
         self.outbound_down();
         self.fetch_down();
         self.server.clear();
+        self.signatures.clear();
         self.refused.lock().clear();
         self.told_older.lock().clear();
         self.inbox.send(Inbound::Down);
@@ -147,13 +152,25 @@ impl Host {
             Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),
             Message::Retrieve { request, file, version, start, end, urgent, digest } => {
-                let request = Request { request, file, version, chunks: start..end, urgent, digest };
-                if !self.server.ask(request)
-                    && let Some(link) = self.link.get()
-                {
-                    link.drop_session("the peer asks for more at once than it may");
-                }
+                let want = Want::Content(digest);
+                self.asked(Request { request, file, version, chunks: start..end, urgent, want });
             }
+            Message::Compare { request, file, version, start, end, urgent, digest } => {
+                let want = Want::Verdict(digest);
+                self.asked(Request { request, file, version, chunks: start..end, urgent, want });
+            }
+            Message::Match { request, file, version, start, end, urgent, basis } => {
+                let want = Want::Recipes(basis);
+                self.asked(Request { request, file, version, chunks: start..end, urgent, want });
+            }
+            Message::Signature { number, signature } => self.signatures.learn(number, signature),
+            Message::Recipes { request, end, recipes, sha256 } => {
+                self.fetch.job(Job::Make { request, end, recipes, sha256 });
+            }
+            Message::Differs { request } => {
+                let _ = self.fetch.fillings.send(Filling::Differs { request });
+            }
+            Message::Alike { file, basis } => self.fetch.hint(file, basis),
             Message::Deliver { request, pieces, sha256 } => {
                 let _ = self.fetch.fillings.send(Filling::Deliver { request, pieces, sha256 });
             }
@@ -177,6 +194,12 @@ impl Host {
             }
             Message::Flushed { request } => self.flushed(request),
             Message::Ping { .. } | Message::Pong { .. } => {}
+        }
+    }
+
+    fn asked(&self, request: Request) {
+        if !self.server.ask(request) {
+            self.distrust("the peer asks for more at once than it may");
         }
     }
 

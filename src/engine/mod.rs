@@ -5,8 +5,8 @@
 //!
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
-//! knows the host: `queues`, `flights`, `wants`, `pending`, `pieces`, `metadata`, `node`, `trash`,
-//! `frozen`, `attrs`, `channel`.
+//! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
+//! `node`, `trash`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -21,7 +21,8 @@
 //!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
-//!    trash, the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `random`)
+//!    trash, the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
+//!    `random`, `hints`, `signatures`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
@@ -37,11 +38,13 @@
 //! | applier | judges, stages and applies the peer's cuts |
 //! | filler | writes delivered chunks |
 //! | finisher | syncs files that are whole, publishes and thanks |
-//! | server | answers `Retrieve` |
+//! | matcher | reads what may be like content that is wanted: compares, signs, puts together |
+//! | server | answers `Retrieve`, `Compare` and `Match` |
 //! | checkpointer | brings the metadata store level with the journal |
 
 mod apply;
 mod attrs;
+mod bases;
 mod bodies;
 mod channel;
 mod checkpoint;
@@ -52,11 +55,13 @@ mod error;
 mod fetch;
 mod flights;
 mod frozen;
+mod hints;
 mod host;
 mod inbound;
 mod life;
 mod live;
 mod location;
+mod matcher;
 mod meeting;
 pub mod metadata;
 mod missing;
@@ -74,6 +79,7 @@ mod relocate;
 mod replay;
 pub mod restore;
 mod serve;
+mod signatures;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;

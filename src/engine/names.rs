@@ -126,7 +126,15 @@ impl Host {
         flags: i32,
     ) -> Result<Opened> {
         let access = flags & libc::O_ACCMODE;
-        let writer = (access != libc::O_RDONLY).then(|| process_of(caller.thread));
+        let writes = access != libc::O_RDONLY;
+        let size = self.share.lock().file(node.id).map_or(0, |f| f.size);
+        // What a program reads may be like the new file that it writes; small content travels anyway.
+        let hints = if writes { size == 0 } else { size > self.options.inline_bytes };
+        let program = (writes || hints).then(|| program_of(caller.thread));
+        let writer = program.filter(|_| writes).map(|(process, _)| process);
+        if let Some((_, group)) = program.filter(|_| hints) {
+            self.hints.lock().opened(group, node.id, writes);
+        }
         let mappable = access == libc::O_RDWR;
         if let Some(process) = writer {
             self.writers.lock().opened(process, node.id);
@@ -294,9 +302,13 @@ impl Host {
     }
 }
 
-/// The process of a thread; the thread itself where it is unknown, and then a process of its own.
-fn process_of(thread: u32) -> u32 {
+/// The process of a thread, and its process group in our own eyes; the thread itself where they are unknown, as if it were
+/// a process of its own.
+fn program_of(thread: u32) -> (u32, u32) {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"));
-    line.and_then(|n| n.trim().parse().ok()).unwrap_or(thread)
+    let number = |field| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    };
+    (number("Tgid:").unwrap_or(thread), number("NSpgid:").unwrap_or(thread))
 }

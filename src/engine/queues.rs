@@ -117,10 +117,37 @@ pub(super) fn inbox() -> (Inbox, InboxEar) {
 
 /// A delivery, from the link to the filler.
 pub(super) enum Filling {
-    Deliver { request: u64, pieces: Vec<Piece>, sha256: [u8; 32] },
-    Superseded { request: u64 },
-    Same { request: u64 },
+    Deliver {
+        request: u64,
+        pieces: Vec<Piece>,
+        sha256: [u8; 32],
+    },
+    Superseded {
+        request: u64,
+    },
+    Same {
+        request: u64,
+    },
+    Differs {
+        request: u64,
+    },
+    /// Content that was put together here from what is alike, and is what its digest says.
+    Made {
+        request: u64,
+        pieces: Vec<Piece>,
+    },
     Stop,
+}
+
+/// How the peer wants to be answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// With the content, unless it has this digest.
+    Content(Option<[u8; 32]>),
+    /// Whether it has this digest.
+    Verdict([u8; 32]),
+    /// With what is not in that basis, whose signature it has sent.
+    Recipes(u64),
 }
 
 /// What the peer asks for: chunks of a file at one version.
@@ -130,7 +157,7 @@ pub(super) struct Request {
     pub version: Version,
     pub chunks: Range<u64>,
     pub urgent: bool,
-    pub digest: Option<[u8; 32]>,
+    pub want: Want,
 }
 
 /// The server's queue.

@@ -357,6 +357,7 @@ impl Host {
             // The kernel then reads and writes, and the read waits for the peer.
             return Err(Error::NotSupported);
         }
+        self.hints.lock().copied(target.node.id, source.node.id);
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
         while done < len {

@@ -4,39 +4,22 @@
 //! - `bytes` is the sum of what open requests take of the window;
 //! - what is flying or stalled is not asked for again in bulk.
 
+use super::bases::{Bases, Job, Key, Request, Target, Way};
 use super::queues::Filling;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::ids::{FileId, Seq};
+use crate::model::likeness;
 use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::model::share::Share;
 use crate::model::version::Version;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Where delivered chunks go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// Into the file, which lacks them.
-    Missing,
-    /// To the applier, for the peer's cut of this number.
-    Staged(Seq),
-}
-
-/// What was asked for and is not answered yet.
-pub(super) struct Request {
-    pub target: Target,
-    pub file: FileId,
-    /// Chunks asked for and still wanted.
-    pub expect: ChunkSet,
-    /// What it takes of the window; nothing where a reader waits for it.
-    pub bytes: u64,
-}
 
 /// Content that a large cut of the peer needs.
 pub(super) struct Need {
@@ -46,10 +29,23 @@ pub(super) struct Need {
     pub chunks: ChunkSet,
     /// What lies in the file may be the same.
     pub compare: bool,
+    /// Bytes of the file over there.
+    pub size: u64,
+    /// A file here that may be like it.
+    pub basis: Option<FileId>,
 }
 
-/// The ears of the filler and of the finisher.
-type Ears = (Receiver<Filling>, Receiver<Option<FileId>>);
+/// The ears of the filler, of the finisher and of the matcher.
+type Ears = (Receiver<Filling>, Receiver<Option<FileId>>, Receiver<Job>);
+
+/// What chunks are asked of.
+pub(super) struct Wish {
+    pub target: Target,
+    pub file: FileId,
+    pub version: Version,
+    /// Bytes of the file over there.
+    pub size: u64,
+}
 
 /// What is wanted, and the queues of the threads that take what comes.
 pub struct Fetch {
@@ -58,6 +54,7 @@ pub struct Fetch {
     pub(super) arrived: tokio::sync::Notify,
     pub(super) fillings: Sender<Filling>,
     pub(super) finished: Sender<Option<FileId>>,
+    pub(super) jobs: Sender<Job>,
     ears: Mutex<Option<Ears>>,
 }
 
@@ -80,18 +77,21 @@ pub(super) struct State {
     /// Files with chunks to ask for, smallest first.
     pub queue: BTreeSet<(u64, FileId)>,
     pub needs: VecDeque<Need>,
+    pub bases: Bases,
 }
 
 impl Default for Fetch {
     fn default() -> Fetch {
         let (fillings, filling_ear) = channel();
         let (finished, finished_ear) = channel();
+        let (jobs, jobs_ear) = channel();
         Fetch {
             state: Mutex::default(),
             arrived: tokio::sync::Notify::new(),
             fillings,
             finished,
-            ears: Mutex::new(Some((filling_ear, finished_ear))),
+            jobs,
+            ears: Mutex::new(Some((filling_ear, finished_ear, jobs_ear))),
         }
     }
 }
@@ -150,6 +150,26 @@ impl Fetch {
         self.state.lock().queue.insert((lacks, file));
     }
 
+    /// Whether what that asks for may be the same as something here.
+    pub(super) fn is_comparing(&self, request: u64) -> bool {
+        self.state.lock().requests.get(&request).is_some_and(|r| matches!(r.way, Way::Compare(_)))
+    }
+
+    /// The content of `file` may be like that of `basis`.
+    pub(super) fn hint(&self, file: FileId, basis: FileId) {
+        self.state.lock().bases.hint(file, basis);
+    }
+
+    pub(super) fn hinted(&self, file: FileId) -> Option<FileId> {
+        self.state.lock().bases.hinted(file)
+    }
+
+    /// Gives the matcher something to do.
+    pub(super) fn job(&self, job: Job) {
+        // It is gone only while the daemon ends.
+        let _ = self.jobs.send(job);
+    }
+
     /// Asks for content of a large cut.
     pub(super) fn need(&self, need: Need) {
         self.state.lock().needs.push_back(need);
@@ -163,69 +183,128 @@ impl State {
         }
     }
 
-    /// Notes a request; the message says it to the peer.
-    pub fn ask(
-        &mut self,
-        target: Target,
-        file: FileId,
-        version: Version,
-        chunks: Range<u64>,
-        urgent: bool,
-    ) -> Message {
+    /// Notes a request; the message says it to the peer. A `Compare` still lacks its digest.
+    pub fn ask(&mut self, wish: Wish, chunks: Range<u64>, urgent: bool) -> Message {
         self.next += 1;
+        let Wish { target, file, version, size } = wish;
         let bytes = if urgent { 0 } else { (chunks.end - chunks.start) * CHUNK };
         self.bytes += bytes;
-        let expect = ChunkSet::of(chunks.clone());
+        let (request, start, end) = (self.next, chunks.start, chunks.end);
         if target == Target::Missing {
             self.flying.entry(file).or_default().insert(chunks.clone());
         }
-        self.requests.insert(self.next, Request { target, file, expect, bytes });
+        let way = self.bases.way(&(target, file)).unwrap_or(Way::Plain);
+        let (expect, asked) = (ChunkSet::of(chunks.clone()), chunks);
+        let noted = Request { target, file, version: version.clone(), expect, asked, size, way, bytes };
+        self.requests.insert(request, noted);
         self.silent_since.get_or_insert_with(Instant::now);
         let urgent = urgent || matches!(target, Target::Staged(_));
-        let (start, end) = (chunks.start, chunks.end);
-        Message::Retrieve { request: self.next, file, version, start, end, urgent, digest: None }
+        match way {
+            Way::Plain => Message::Retrieve { request, file, version, start, end, urgent, digest: None },
+            Way::Compare(_) => {
+                Message::Compare { request, file, version, start, end, urgent, digest: [0; 32] }
+            }
+            Way::Match { basis, .. } => Message::Match { request, file, version, start, end, urgent, basis },
+        }
+    }
+
+    /// As much of `range` as may be asked for at once; nothing while the basis is being signed.
+    pub fn part(&self, key: &Key, range: Range<u64>) -> Option<Range<u64>> {
+        self.bases.way(key)?;
+        chunk::spans(range, self.bases.span(key)).next()
     }
 
     /// The next part of what large cuts need, and whether what lies in the file may be the same.
     pub fn next_need(&mut self) -> Option<(Message, bool)> {
-        loop {
-            let need = self.needs.front_mut()?;
-            let Some(range) = need.chunks.iter().next() else {
-                self.needs.pop_front();
-                continue;
-            };
-            let part = chunk::groups(range).next()?;
+        self.needs.retain(|need| !need.chunks.is_empty());
+        for at in 0..self.needs.len() {
+            let need = &self.needs[at];
+            let key = (Target::Staged(need.cut), need.file);
+            if let Some(source) = need.basis {
+                self.bases.begin(key, source);
+            }
+            let range = need.chunks.iter().next()?;
+            let Some(part) = self.part(&key, range) else { continue };
+            let need = &mut self.needs[at];
             need.chunks.remove(part.clone());
-            let (cut, file, version, compare) = (need.cut, need.file, need.version.clone(), need.compare);
-            return Some((self.ask(Target::Staged(cut), file, version, part, false), compare));
+            let (version, compare) = (need.version.clone(), need.compare);
+            let wish = Wish { target: key.0, file: key.1, version, size: need.size };
+            return Some((self.ask(wish, part, false), compare));
         }
+        None
     }
 
-    /// The next missing part of the smallest file that has one.
-    pub fn next_missing(&mut self, share: &Share) -> Option<Message> {
+    /// The next missing part of the smallest file that has one. Less than `least` bytes are not worth comparing.
+    pub fn next_missing(&mut self, share: &Share, least: u64) -> Option<Message> {
+        let mut last = None;
         loop {
-            let &(lacks, id) = self.queue.first()?;
-            let part = share.file(id).filter(|f| f.name.is_some()).and_then(|f| {
+            // Those before it wait for their bases.
+            let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+            let &(lacks, id) = self.queue.range((after, Bound::Unbounded)).next()?;
+            last = Some((lacks, id));
+            let key = (Target::Missing, id);
+            let found = share.file(id).filter(|f| f.name.is_some()).and_then(|f| {
                 let none = ChunkSet::new();
                 let flying = self.flying.get(&id).unwrap_or(&none);
                 let stalled = self.stalled.get(&id).unwrap_or(&none);
-                let free = |range: Range<u64>| {
-                    let here = flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r));
-                    here.flat_map(chunk::groups).next()
-                };
-                f.missing.iter().find_map(free).map(|part| (part, f.body.clone()))
+                let free =
+                    |range: Range<u64>| flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r)).next();
+                f.missing.iter().find_map(free).map(|range| (range, f))
             });
-            match part {
-                Some((part, version)) => return Some(self.ask(Target::Missing, id, version, part, false)),
-                None => self.queue.remove(&(lacks, id)),
+            let Some((range, file)) = found else {
+                self.queue.remove(&(lacks, id));
+                continue;
             };
+            if file.size >= least && file.missing.len() * CHUNK >= least {
+                let (hint, name) = (self.bases.hinted(id), file.name.as_ref());
+                let basis = likeness::basis_for(share, id, (file.size, least), hint, name);
+                basis.into_iter().for_each(|source| self.bases.begin(key, source));
+            }
+            if let Some(part) = self.part(&key, range) {
+                let wish =
+                    Wish { target: Target::Missing, file: id, version: file.body.clone(), size: file.size };
+                return Some(self.ask(wish, part, false));
+            }
         }
+    }
+
+    /// A request led to nothing in the way it was asked: its chunks from `from` on are to be asked for anew.
+    pub fn again(&mut self, id: u64, from: u64) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let chunks: ChunkSet = request.expect.within(&(from..u64::MAX)).into_iter().collect();
+        request.expect.subtract(&chunks);
+        if chunks.is_empty() {
+            return;
+        }
+        let (file, version, size) = (request.file, request.version.clone(), request.size);
+        match request.target {
+            Target::Missing => {
+                self.flying.entry(file).or_default().subtract(&chunks);
+                self.queue.insert((chunks.len(), file));
+            }
+            Target::Staged(cut) => {
+                let need = Need { cut, file, version, chunks, compare: false, size, basis: None };
+                self.needs.push_front(need);
+            }
+        }
+    }
+
+    /// The whole of a request is to be asked for anew.
+    pub fn all_again(&mut self, id: u64) {
+        self.again(id, 0);
+        self.done(id, &[]);
     }
 
     /// A request was answered with `pieces`.
     pub fn done(&mut self, id: u64, pieces: &[Piece]) -> Option<Request> {
         let request = self.requests.remove(&id)?;
         self.bytes -= request.bytes;
+        let (requests, needs, queue) = (&self.requests, &self.needs, &self.queue);
+        self.bases.retain(|key| {
+            requests.values().any(|r| r.key() == *key)
+                || needs.iter().any(|n| (Target::Staged(n.cut), n.file) == *key)
+                || (key.0 == Target::Missing && queue.iter().any(|q| q.1 == key.1))
+        });
         self.silent_since = (!self.requests.is_empty()).then(Instant::now);
         if request.target == Target::Missing {
             if let Some(flying) = self.flying.get_mut(&request.file) {

@@ -30,9 +30,14 @@ pub fn bytes(chunks: &Range<u64>, size: u64) -> Range<u64> {
 
 /// `range` cut at the borders of chunk groups.
 pub fn groups(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    spans(range, GROUP)
+}
+
+/// `range` cut where a multiple of `span` chunks is.
+pub fn spans(range: Range<u64>, span: u64) -> impl Iterator<Item = Range<u64>> {
     let mut start = range.start;
     std::iter::from_fn(move || {
-        let end = ((start / GROUP + 1) * GROUP).min(range.end);
+        let end = ((start / span + 1) * span).min(range.end);
         let part = start..end;
         start = end;
         (!part.is_empty()).then_some(part)

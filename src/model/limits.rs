@@ -41,6 +41,18 @@ pub const INLINE_BYTES: u64 = 1 << 20;
 pub const INFLIGHT_BYTES: u64 = 16 << 20;
 /// Bytes asked for in one `Retrieve`.
 pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
+/// Bytes asked for at once by who has something like it, most of which need not travel.
+pub const SPAN_BYTES: u64 = 8 * GROUP_BYTES;
+/// Bytes in a block of a signature, and blocks in one signature; of longer files only the beginning is signed.
+pub const BLOCK_BYTES: u64 = 4_000_000;
+pub const SIGNATURE_BLOCKS: u64 = 131_072;
+/// Parts of all that one answer to a `Match` makes.
+pub const PARTS: usize = 65_536;
+/// Signatures of the peer that are kept in a session, and blocks in all of them.
+pub const SIGNATURES: usize = 256;
+pub const SIGNED_BLOCKS: usize = 4 * SIGNATURE_BLOCKS as usize;
+/// Hints of the peer, and of our own, which file is like which.
+pub const HINTS: usize = 1024;
 /// Bytes asked for and not yet delivered.
 pub const WINDOW_BYTES: u64 = 24 << 20;
 /// Bytes that copy-aside and staging may take on the disk together.

@@ -1,9 +1,10 @@
 //! What two replicas say to each other, and what it means. How it travels is the wire's matter.
 
 use super::cut::{Cut, Piece};
+use super::delta::{Recipe, Signature};
 use super::first::FirstSync;
 use super::ids::{FileId, LogPosition, Seq};
-use super::limits::{ACKS, CHUNK, CUT_RANGES, FILE_BYTES, RETRIEVE_BYTES};
+use super::limits::{ACKS, CHUNK, CUT_RANGES, FILE_BYTES, RETRIEVE_BYTES, SPAN_BYTES};
 use super::survey::{self, Answer};
 use super::version::Version;
 use super::{chunk, ids::ReplicaId};
@@ -96,6 +97,49 @@ pub enum Message {
         nonce: u64,
         answers: Vec<Answer>,
     },
+    /// "The content of that file may be like that of this": a hint, before it is announced.
+    Alike {
+        file: FileId,
+        basis: FileId,
+    },
+    /// Asks whether chunks of one version are what the asker has elsewhere, which has this SHA-256. The answer
+    /// brings no content.
+    Compare {
+        request: u64,
+        file: FileId,
+        version: Version,
+        start: u64,
+        end: u64,
+        urgent: bool,
+        digest: [u8; 32],
+    },
+    /// Answers a `Compare`: they are not. Answers a `Match`: that signature is not there.
+    Differs {
+        request: u64,
+    },
+    /// What the sender has that may be like what it is about to ask for. Its numbers only grow.
+    Signature {
+        number: u64,
+        signature: Signature,
+    },
+    /// Asks as `Retrieve`, for what can't be taken from what signature `basis` is of.
+    Match {
+        request: u64,
+        file: FileId,
+        version: Version,
+        start: u64,
+        end: u64,
+        urgent: bool,
+        basis: u64,
+    },
+    /// Answers a `Match`, up to chunk `end`: the rest is to be asked for anew. Chunks left out are as with `Deliver`; the
+    /// SHA-256 is over all that is made.
+    Recipes {
+        request: u64,
+        end: u64,
+        recipes: Vec<Recipe>,
+        sha256: [u8; 32],
+    },
 }
 
 /// How one side begins a session.
@@ -135,8 +179,17 @@ impl Message {
             {
                 Err("a retrieval of nothing, of too much, or of what no file has")
             }
-            Message::Retrieve { version, .. } => version.check(),
             Message::Survey { answers, .. } => survey::check(answers),
+            Message::Compare { start, end, .. } | Message::Match { start, end, .. }
+                if start >= end || (end - start).saturating_mul(CHUNK) > SPAN_BYTES || *end > CHUNKS =>
+            {
+                Err("a retrieval of nothing, of too much, or of what no file has")
+            }
+            Message::Retrieve { version, .. }
+            | Message::Compare { version, .. }
+            | Message::Match { version, .. } => version.check(),
+            Message::Signature { signature, .. } => signature.check(),
+            Message::Recipes { recipes, .. } => Recipe::check(recipes),
             Message::Deliver { pieces, .. } => {
                 let sane = |p: &Piece| {
                     let end = p.first.checked_add(chunk::count(p.bytes.len() as u64));
@@ -156,7 +209,10 @@ impl Message {
     /// Small words that overtake bulk ones: what a reader or a program waits for. Thanks keep their place
     /// among announcements: after them the peer forgets files that an earlier announcement may name.
     pub fn is_urgent(&self) -> bool {
-        !matches!(self, Message::Announce(_) | Message::Thanks { .. } | Message::Deliver { .. })
+        !matches!(
+            self,
+            Message::Announce(_) | Message::Thanks { .. } | Message::Deliver { .. } | Message::Recipes { .. }
+        )
     }
 }
 
@@ -172,6 +228,14 @@ mod tests {
             let version = Version::default();
             Message::Retrieve { request: 1, file, version, start, end, urgent: false, digest: None }.check()
         };
+        let compare = |start, end| {
+            let file = FileId { writer: WriterId(1), counter: 1 };
+            let (version, digest) = (Version::default(), [0; 32]);
+            Message::Compare { request: 1, file, version, start, end, urgent: false, digest }.check()
+        };
+        assert_eq!(compare(0, SPAN_BYTES / CHUNK), Ok(()));
+        assert!(compare(0, SPAN_BYTES / CHUNK + 1).is_err());
+        assert!(compare(CHUNKS, CHUNKS + 1).is_err());
         assert_eq!(retrieve(CHUNKS - 1, CHUNKS), Ok(()));
         assert!(retrieve(CHUNKS, CHUNKS + 1).is_err());
         assert!(retrieve(u64::MAX - 1, u64::MAX).is_err());

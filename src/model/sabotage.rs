@@ -69,6 +69,8 @@ bugs! {
     FillStale,
     /// Delivered content is not held against its digest.
     TrustDelivered,
+    /// Content put together from what is like it is not held against its digest.
+    TrustRecipes,
     /// A fetched file goes under its name, and is thanked for, before it is durable.
     PublishUnsynced,
     /// Of two versions made apart, the one that loses is not kept.

@@ -6,6 +6,7 @@
 
 mod brakes;
 mod conflicts;
+mod costs;
 mod directory;
 mod editing;
 mod life;

@@ -3,13 +3,14 @@
 //! The names here begin with neither user's letter: nobody works on them but who tells the story.
 
 use crate::simulated::calls::read;
-use crate::simulated::hosts::{Hosts, Rest};
-use crate::simulated::side::{Fate, Side};
+use crate::simulated::hosts::{Hosts, Rest, WORKERS};
+use crate::simulated::side::{Done, Fate, Side};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use syncfs::engine::Host;
 use syncfs::fs::volume::{Answer, Caller, SetAttr, Volume, WriteMode};
+use syncfs::model::delta::Part;
 use syncfs::model::message::Message;
 use syncfs::store::torn::{Dice, TornDisk};
 use syncfs::store::{Dir, Disk};
@@ -19,7 +20,7 @@ const INLINE: u64 = 1 << 20;
 const NEVER: u64 = 0;
 /// The workers that tell and apply changes, without those that fetch content.
 const TELLING: Range<usize> = 0..2;
-const ALL: Range<usize> = 0..6;
+const ALL: Range<usize> = 0..WORKERS;
 const CALLER: Caller = Caller { uid: 0, gid: 0, thread: 5_000_000 };
 
 /// Two hosts that know each other, and what befalls them.
@@ -412,7 +413,7 @@ fn content_that_is_not_what_its_digest_says_is_shown_to_nobody() {
         save(hosts, 0, "note", 0, &noise(1, 5_000));
         for _ in 0..100 {
             for side in 0..2 {
-                for worker in 0..6 {
+                for worker in ALL {
                     hosts.sides[side].run(|stepped| stepped.turn(worker));
                 }
                 while hosts.sides[side].out.transmit() {}
@@ -429,6 +430,93 @@ fn content_that_is_not_what_its_digest_says_is_shown_to_nobody() {
             hosts.sides[1].run(|stepped| stepped.hear(message));
         }
         panic!("nobody minds");
+    });
+}
+
+/// Host 0 writes `book.tmp`, which is `book` but for a byte at its front; `meddle` sees what crosses the wire, after it
+/// has been heard, and may change what is yet to be. Ends once host 1 has minded what it heard, or all is quiet.
+fn writes_what_is_alike(
+    hosts: &mut Hosts,
+    mut meddle: impl FnMut(&mut Hosts, &mut Message),
+) -> Option<String> {
+    let book = noise(1, 300_000);
+    save(hosts, 0, "book", 0, &book);
+    rest(hosts);
+    save(hosts, 0, "book.tmp", 0, &[b"x", &book[..]].concat());
+    for _ in 0..200 {
+        for side in 0..2 {
+            for worker in ALL {
+                while matches!(hosts.turn(side, worker), Done::Value(true)) {}
+            }
+            while hosts.sides[side].out.transmit() {}
+            while let Some((_, mut message)) = hosts.sides[side].out.arrive() {
+                meddle(hosts, &mut message);
+                message.check().unwrap();
+                hosts.sides[1 - side].run(|stepped| stepped.hear(message));
+            }
+        }
+        if let Some(why) = hosts.sides[1].out.take_dropped() {
+            return Some(why);
+        }
+    }
+    None
+}
+
+#[test]
+fn what_changes_while_it_is_compared_leaves_no_trace_in_what_is_made_of_it() {
+    tell(NEVER, |hosts| {
+        let (mut signed, mut copied) = (false, false);
+        let minded = writes_what_is_alike(hosts, |hosts, message| match message {
+            Message::Signature { .. } if !signed => {
+                signed = true;
+                save(hosts, 1, "book", 100_000, b"edited meanwhile");
+            }
+            Message::Recipes { recipes, .. } => copied |= recipes[0].copied() > 0,
+            _ => {}
+        });
+        assert_eq!(minded, None);
+        assert!(signed && copied, "nothing was to be made of it");
+        let mut book = noise(1, 300_000);
+        let alike = [b"x", &book[..]].concat();
+        book[100_000..100_016].copy_from_slice(b"edited meanwhile");
+        ends_with(hosts, &[("book", &book), ("book.tmp", &alike)]);
+    });
+}
+
+#[test]
+fn a_peer_that_takes_content_from_the_wrong_place_is_not_believed() {
+    tell(NEVER, |hosts| {
+        let mut lies = 0;
+        let minded = writes_what_is_alike(hosts, |_, message| {
+            let Message::Recipes { recipes, .. } = message else { return };
+            for recipe in recipes {
+                if let Some(Part::Copy { from, len }) = recipe.parts.last_mut() {
+                    (*from, *len) = (*from + 1, *len - 1);
+                    recipe.parts.push(Part::Bytes(vec![7]));
+                    lies += 1;
+                }
+            }
+        });
+        assert_eq!(minded, None);
+        assert!(lies > 0, "there was nothing to lie about");
+        let book = noise(1, 300_000);
+        ends_with(hosts, &[("book", &book), ("book.tmp", &[b"x", &book[..]].concat())]);
+    });
+}
+
+#[test]
+fn a_peer_that_takes_content_from_where_there_is_none_is_not_talked_to() {
+    tell(NEVER, |hosts| {
+        let minded = writes_what_is_alike(hosts, |_, message| {
+            let Message::Recipes { recipes, .. } = message else { return };
+            for part in recipes.iter_mut().flat_map(|r| &mut r.parts) {
+                if let Part::Copy { from, len } = part {
+                    *from = 300_001 - *len;
+                }
+            }
+        });
+        assert!(minded.is_some_and(|why| why.contains("from where there is none")));
+        assert_eq!(shown(hosts, 1, "book.tmp"), None, "what nobody wrote is shown");
     });
 }
 
@@ -510,12 +598,14 @@ fn a_file_that_was_made_shorter_is_shorter_on_both() {
 #[test]
 fn what_is_being_fetched_is_one_moment_whatever_is_written_meanwhile() {
     tell(NEVER, |hosts| {
-        let (old, new) = (noise(1, 600_000), noise(2, 600_000));
+        // What changes is so little of it that nothing is compared.
+        let old = noise(1, 3_000_000);
+        let new = [&noise(2, 600_000), &old[600_000..]].concat();
         let mut newest = new.clone();
         newest[450_200..550_300].copy_from_slice(&noise(3, 100_100));
         save(hosts, 0, "note", 0, &old);
         rest(hosts);
-        save(hosts, 0, "note", 0, &new);
+        save(hosts, 0, "note", 0, &new[..600_000]);
         hosts.sides[0].run(|stepped| stepped.turn(0));
         hear_all(hosts, 1);
         hear_all(hosts, 0);

@@ -46,6 +46,11 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
     (Bug::FillOverWrites, "promises::what_is_written_into_what_is_not_fetched_yet_stays", None),
     (Bug::FillStale, "promises::what_was_asked_for_before_a_change_does_not_undo_it", None),
     (Bug::TrustDelivered, "promises::content_that_is_not_what_its_digest_says_is_shown_to_nobody", None),
+    (
+        Bug::TrustRecipes,
+        "promises::what_changes_while_it_is_compared_leaves_no_trace_in_what_is_made_of_it",
+        None,
+    ),
     (Bug::PublishUnsynced, "promises::what_the_peer_has_thanked_for_outlives_its_power", None),
     (Bug::LastWriterWins, "promises::what_both_changed_apart_is_kept_on_both", None),
     (Bug::ReviveUnlinked, "promises::a_file_that_was_unlinked_is_gone_on_both", None),

@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 
 const BEGIN: i64 = 1_700_000_000_000_000_000;
 /// The workers of a host.
-pub const WORKERS: usize = 6;
+pub const WORKERS: usize = 7;
 /// Rounds after which hosts that are still not at rest never will be.
 const PATIENCE: usize = 4_000;
 
