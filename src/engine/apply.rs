@@ -20,7 +20,7 @@ use crate::model::ids::{FileId, LogPosition};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge, judge_again};
 use crate::model::message::Ack;
 use crate::model::name::Name;
-use crate::model::record::{CutMark, Record, Taken};
+use crate::model::record::{Record, Taken};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::model::version::Version;
@@ -73,7 +73,7 @@ impl Host {
             if !pending.again {
                 self.look_behind_cut(&mut locked)?;
             }
-            self.cut_silently(&mut locked)?;
+            self.cut_silently(&pending.cut, &mut locked)?;
             let Some(verdicts) = self.verdicts(pending) else { return Ok(Outcome::NotReady) };
             let touched = verdicts.iter().filter(|v| v.touches());
             let inos: Vec<u64> = touched.filter_map(|v| Some(locked.get(v.file)?.0.ino)).collect();
@@ -308,38 +308,6 @@ impl Host {
                 self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;
             }
         }
-        Ok(())
-    }
-
-    /// Changes made here since the last cut get a number, so that the verdict compares versions. They are
-    /// announced with the next cut.
-    fn cut_silently(&self, locked: &mut Locked) -> store::Result<()> {
-        let mut marks = Vec::new();
-        let mut fresh = Vec::new();
-        for (node, data) in locked.iter_mut() {
-            let mtime = match self.data_file(node, data, false) {
-                Ok(file) => file.stat().map_or(0, |s| s.mtime.nanoseconds()),
-                Err(_) => 0,
-            };
-            let share = self.share.lock();
-            let Some(f) = share.file(node.id) else { continue };
-            // What power loss left uncertain is a version of its own only where it was changed since the last.
-            let (place, body) = (f.place_is_fresh(), f.body_is_fresh() && (!f.unsettled || f.has_changed()));
-            if !place && !body {
-                continue;
-            }
-            marks.push(CutMark { file: node.id, place, body, stamp: f.next_stamp(mtime), mtime });
-            fresh.push(node.id);
-        }
-        if marks.is_empty() {
-            return Ok(());
-        }
-        let mut share = self.share.lock();
-        let seq = share.header().head + 1;
-        self.commit(&mut share, Record::Cut { seq, marks })?;
-        drop(share);
-        self.outbound.lock().announced.retain(|id| !fresh.contains(id));
-        let _ = self.triggers.send(Trigger::Cut(fresh, None));
         Ok(())
     }
 }

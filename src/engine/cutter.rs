@@ -161,7 +161,7 @@ impl Host {
     /// nothing to tell of any.
     fn members(&self, seeds: &[FileId]) -> store::Result<Option<BTreeSet<FileId>>> {
         let mut share = self.share.lock();
-        if seeds.len() > 1 && seeds.iter().any(|s| share.bonded(*s).len() < seeds.len()) {
+        if !share.are_bonded(seeds) {
             self.commit(&mut share, Record::Bonded { files: seeds.to_vec() })?;
         }
         let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
@@ -210,7 +210,6 @@ impl Host {
             self.outbound.lock().waiting.extend(members);
             return Ok(true);
         }
-        let mut marks = Vec::new();
         let mut parts = Vec::new();
         for node in nodes {
             let Some(f) = share.file(node.id) else { continue };
@@ -233,11 +232,6 @@ impl Host {
                 && (f.body_is_fresh()
                     || (!announced && (f.body_tag != 0 || everything))
                     || (place && !f.dirty.is_empty()));
-            if f.is_fresh() {
-                let mtime = bodies.get(&node.id).map_or(f.stamp, |b| b.1.mtime);
-                let (place, body, stamp) = (f.place_is_fresh(), f.body_is_fresh(), f.next_stamp(mtime));
-                marks.push(CutMark { file: node.id, place, body, stamp, mtime });
-            }
             // What a first announcement in this session carries: all the peer may lack.
             let news: ChunkSet = match (announced, f.is_thanked()) {
                 (true, _) => f.dirty.since(f.body_cut).collect(),
@@ -253,6 +247,18 @@ impl Host {
         if parts.is_empty() {
             return Ok(true);
         }
+        // One stamp for all: wherever they are in conflict, they win or lose together. What was cut before and is told
+        // once more bears it as a new version, for the same version has the same stamp everywhere.
+        let stamp = share.common_stamp(members, |id| bodies.get(&id).map(|b| b.1.mtime));
+        let mark = |(id, _, told, _): &(FileId, bool, bool, ChunkSet)| {
+            let f = share.file(*id)?;
+            let (place, fresh) = (f.place_is_fresh(), f.body_is_fresh());
+            let body = fresh || (*told && f.body_tag != 0 && f.stamp < stamp);
+            let now = bodies.get(id).map_or(stamp, |b| b.1.mtime);
+            let mtime = if fresh { now } else { f.mtime.unwrap_or(now) };
+            (place || body).then_some(CutMark { file: *id, place, body, stamp, mtime })
+        };
+        let marks = parts.iter().filter_map(mark).collect();
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
         {

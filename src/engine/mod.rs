@@ -80,6 +80,7 @@ mod replay;
 pub mod restore;
 mod serve;
 mod signatures;
+mod silent;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;

@@ -23,7 +23,7 @@ pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn
         let count = if attempt == 0 { String::new() } else { format!("-{attempt}") };
         let mark = [MARK, format!("{when}-{}{count}", replica.short()).as_bytes()].concat();
         let room = NAME_BYTES - mark.len() - ext.len();
-        let candidate = [&stem[..stem.len().min(room)], &mark, ext].concat();
+        let candidate = [shortened(stem, room), &mark, ext].concat();
         if let Ok(candidate) = Name::new(&candidate)
             && !taken(&candidate)
         {
@@ -31,6 +31,15 @@ pub fn conflict_name(name: &Name, stamp: i64, replica: ReplicaId, taken: impl Fn
         }
     }
     unreachable!("there are more numbers than names in a directory")
+}
+
+/// As much of `stem` as there is room for; whole letters, where it is text.
+fn shortened(stem: &[u8], room: usize) -> &[u8] {
+    let cut = &stem[..stem.len().min(room)];
+    match (std::str::from_utf8(stem), std::str::from_utf8(cut)) {
+        (Ok(_), Err(half)) => &cut[..half.valid_up_to()],
+        _ => cut,
+    }
 }
 
 /// Whether `name` is a conflict copy's.

@@ -11,6 +11,11 @@
 //! Why exactly one gives way: both compare (stamp, replica), stamps never go back between two
 //! acknowledgements, and each side compares its latest version with what it hears. If both gave way,
 //! each would have seen a greater key than its own last one; if neither, a lesser one.
+//!
+//! Why files that belong together win or lose together: what one side cuts together bears one stamp, and where a cut
+//! of the peer's meets several of our versions, these are one group from then on and bear the latest stamp among them
+//! ([`contested`]). So whatever else either side's group contains, each file of it is compared by the same two
+//! keys. A stamp is raised by a new version only, and to no more than its own side has: the argument above holds.
 
 use super::chunk::{self, ChunkSet};
 use super::cut::{BodyCut, Cut, FileCut, Place};
@@ -122,6 +127,19 @@ pub fn judge_again(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
         verdict.body = BodyVerdict::Nothing;
     }
     verdicts
+}
+
+/// The files of `cut` of which our settled version and the peer's will stand against each other.
+pub fn contested(share: &Share, cut: &Cut) -> Vec<FileId> {
+    let stands = |cut: &&FileCut| {
+        let ours = share.file(cut.file).filter(|f| f.name.is_some() && f.body_tag != 0 && !f.unsettled);
+        ours.zip(cut.body.as_ref()).is_some_and(|(f, body)| match f.body.order(&body.version) {
+            Order::Concurrent => true,
+            Order::Before => f.body_is_fresh(),
+            Order::Equal | Order::After => false,
+        })
+    };
+    cut.files.iter().filter(stands).map(|cut| cut.file).collect()
 }
 
 fn judge_place(

@@ -178,6 +178,29 @@ impl Share {
         }
     }
 
+    /// Whether these all move together.
+    pub fn are_bonded(&self, files: &[FileId]) -> bool {
+        let bond = |id: &FileId| self.files.get(id).and_then(|f| f.bond);
+        files.len() < 2 || (bond(&files[0]).is_some() && files.iter().all(|id| bond(id) == bond(&files[0])))
+    }
+
+    /// The stamp that `files` bear when they are cut together: the latest of those whose content the peer lacks.
+    /// `mtime` says when a fresh one was last modified.
+    pub fn common_stamp<'a>(
+        &self,
+        files: impl IntoIterator<Item = &'a FileId>,
+        mtime: impl Fn(FileId) -> Option<i64>,
+    ) -> i64 {
+        let stamp = |id: &FileId| {
+            let f = self.files.get(id).filter(|f| f.name.is_some() && f.body_tag != 0)?;
+            Some(match mtime(*id) {
+                Some(mtime) if f.body_is_fresh() => f.next_stamp(mtime),
+                _ => f.stamp,
+            })
+        };
+        files.into_iter().filter_map(stamp).max().unwrap_or(0)
+    }
+
     /// The id that the next file made here takes.
     pub fn next_file(&self) -> FileId {
         FileId { writer: self.header.writer, counter: self.header.next_file }
@@ -439,6 +462,10 @@ impl Share {
                     f.place_cut = seq;
                 }
                 if mark.body {
+                    if !f.body_is_fresh() {
+                        // The same once more under a new stamp: older thanks are not for this version.
+                        f.body_tag = seq;
+                    }
                     f.body = f.body.with(writer, seq);
                     f.body_cut = seq;
                     (f.stamp, f.mtime) = (mark.stamp, Some(mark.mtime));

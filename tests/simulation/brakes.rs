@@ -3,7 +3,7 @@
 use crate::simulated::calls;
 use crate::simulated::hosts::{Hosts, Rest};
 use crate::simulated::side::{Done, Fate};
-use crate::stories::{A, B, INLINE, Story, story};
+use crate::story::{A, B, INLINE, Story, story};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

@@ -6,11 +6,13 @@
 
 mod brakes;
 mod matching;
+mod meeting;
 mod promises;
 mod saboteurs;
 #[path = "../common/simulated/mod.rs"]
 mod simulated;
 mod stories;
+mod story;
 mod user;
 mod world;
 

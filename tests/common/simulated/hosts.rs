@@ -35,6 +35,8 @@ pub struct Hosts {
     pub sides: [Side; 2],
     sessions: u64,
     now: i64,
+    /// How far each host's clock is ahead, nanoseconds.
+    ahead: [i64; 2],
     /// Adds up what happens, where two runs are to be compared.
     trace: Option<DefaultHasher>,
     /// What happened, where somebody wants to read it.
@@ -48,7 +50,7 @@ impl Hosts {
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let story = std::env::var("SYNCFS_STORY").is_ok();
         sides.iter().for_each(|side| side.disk.set_time(BEGIN));
-        Hosts { runtime, sides, sessions: 0, now: BEGIN, trace: None, story }
+        Hosts { runtime, sides, sessions: 0, now: BEGIN, ahead: [0, 0], trace: None, story }
     }
 
     /// The runtime, to be entered by who makes calls.
@@ -149,7 +151,22 @@ impl Hosts {
         self.now += time.as_nanos() as i64;
         self.runtime.block_on(tokio::time::advance(time));
         self.poll();
-        self.sides.iter().for_each(|s| s.disk.set_time(self.now));
+        self.set_clocks();
+    }
+
+    /// Nanoseconds since 1970, on a clock that is right.
+    pub fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// The clock of `side` is so many seconds ahead from here on.
+    pub fn set_clock(&mut self, side: usize, seconds: i64) {
+        self.ahead[side] = seconds * 1_000_000_000;
+        self.set_clocks();
+    }
+
+    fn set_clocks(&self) {
+        self.sides.iter().zip(self.ahead).for_each(|(s, ahead)| s.disk.set_time(self.now + ahead));
     }
 
     /// Begins a session, where both run and are not in one. A host may die of it.
