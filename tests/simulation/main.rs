@@ -8,6 +8,7 @@ mod brakes;
 mod matching;
 mod meeting;
 mod promises;
+mod rounds;
 mod saboteurs;
 #[path = "../common/simulated/mod.rs"]
 mod simulated;
