@@ -166,7 +166,10 @@ impl Host {
                 taken.push(Taken { file: cut.file, place, body });
             }
         }
-        self.keep_open(&moves, locked, after);
+        let gone = self.keep_open(&moves, locked, after);
+        let reborn = self.nodes_of_returning(&taken, after);
+        let _reborn = Locked::all(&reborn);
+        reborn.iter().for_each(|node| self.nodes.install(node));
         let mut share = self.share.lock();
         if !beside.absorbed.is_empty() {
             // The peer's file takes their place on the disk, and is the same.
@@ -185,6 +188,9 @@ impl Host {
         self.commit(&mut share, record)?;
         self.unfinished.lock().applied(&pending.cut);
         drop(share);
+        for (file, missing) in gone {
+            locked.get(file).expect("it was just found").1.orphan = Some(missing);
+        }
         // As all names, in the journal first: what a crash leaves undone recovery does.
         aside.done();
         self.carry_out(&moves, pending.again)?;
@@ -194,16 +200,32 @@ impl Host {
         Ok(taken)
     }
 
-    /// Files that go stay open to who has just looked them up.
-    fn keep_open(&self, moves: &[Move], locked: &mut Locked, after: &mut After) {
+    /// Nodes for files that come back under the number of one that is unlinked here and still in use, in lock order;
+    /// nobody else has them yet.
+    fn nodes_of_returning(&self, taken: &[Taken], after: &mut After) -> Vec<Held> {
+        let share = self.share.lock();
+        let comes = |t: &&Taken| t.place.as_ref().is_some_and(|place| place.name.is_some());
+        let new = |id: &FileId| share.file(*id).is_none_or(|f| f.name.is_none());
+        let mut ids: Vec<FileId> = taken.iter().filter(comes).map(|t| t.file).filter(new).collect();
+        ids.retain(|id| self.nodes.find(*id).is_some());
+        ids.sort_unstable();
+        after.stale.extend(ids.iter().map(|id| share.ino(*id)));
+        ids.into_iter().map(|id| self.nodes.another(id, share.ino(id))).collect()
+    }
+
+    /// Files that go stay open to who has just looked them up. Returns what of each will never come.
+    fn keep_open(&self, moves: &[Move], locked: &mut Locked, after: &mut After) -> Vec<(FileId, ChunkSet)> {
+        let mut orphans = Vec::new();
         for gone in moves.iter().filter(|m| m.new.is_none()) {
             let Some((node, data)) = locked.get(gone.file) else { continue };
             if let Ok(file) = self.data_file(node, data, false) {
                 self.graves.keep(file, node.clone());
             }
-            data.orphan = self.share.lock().file(gone.file).map(|f| f.missing.clone());
+            let missing = self.share.lock().file(gone.file).map(|f| f.missing.clone());
+            orphans.push((gone.file, missing.unwrap_or_default()));
             after.stale.push(node.ino);
         }
+        orphans
     }
 
     /// What the share knows now that the cut is applied: returns what to thank for.

@@ -75,6 +75,9 @@ impl Host {
 
     /// What a change of content builds upon: the model knows the size, and what lies here counts.
     fn ready_for_change(&self, node: &Node, data: &mut Data, file: &Content) -> Result<()> {
+        if data.orphan.is_some() {
+            return Ok(());
+        }
         self.be_sure(node, file)?;
         self.adopt_content(node, data, true)
     }
@@ -96,7 +99,7 @@ impl Host {
         self.ready_for_change(node, data, file)?;
         let (offset, before) = {
             let share = self.share.lock();
-            match share.file(node.id).filter(|f| f.name.is_some()) {
+            match node.file(data, &share) {
                 Some(f) => {
                     let offset = offset.unwrap_or(f.size);
                     (offset, Some(Before::look(f, &chunk::touched(offset, bytes.len() as u64))))
@@ -149,7 +152,7 @@ impl Host {
             return Ok(());
         }
         (data.unseen, data.dirty_pages) = (Some(now), true);
-        self.note_all(node)
+        self.note_all(node, data)
     }
 
     /// As `look_behind`, for all stores up to now: one into a page that is dirty already moves no time, so the pages are
@@ -162,15 +165,15 @@ impl Host {
         let again = std::mem::take(&mut data.dirty_pages);
         let now = file.stat()?.mtime;
         if data.unseen.replace(now) != Some(now) || again {
-            return self.note_all(node);
+            return self.note_all(node, data);
         }
         Ok(())
     }
 
-    fn note_all(&self, node: &Node) -> Result<()> {
+    fn note_all(&self, node: &Node, data: &Data) -> Result<()> {
         let before = {
             let share = self.share.lock();
-            let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
+            let Some(f) = node.file(data, &share) else { return Ok(()) };
             Before::look(f, &(0..chunk::count(f.size)))
         };
         self.note(node, &before, ChunkSet::of(0..chunk::count(before.size)), ChunkSet::new(), before.size)
@@ -249,7 +252,7 @@ impl Host {
         self.ready_for_change(node, data, file)?;
         let before = {
             let mut share = self.share.lock();
-            match share.file(node.id).filter(|f| f.name.is_some()) {
+            match node.file(data, &share) {
                 Some(f) => {
                     let before = Before::look(f, &(0..0));
                     let lsn = if before.size != size {
@@ -263,6 +266,7 @@ impl Host {
             }
         };
         let cuts_off = before.as_ref().is_some_and(|(before, _)| before.told && size < before.size);
+        let named = before.is_some();
         if let Some((before, lsn)) = before {
             self.changed(node, before.fresh);
             if before.clean || cuts_off {
@@ -273,7 +277,9 @@ impl Host {
             self.save_frozen(data, &(0..u64::MAX / CHUNK));
         }
         if let Err(e) = file.set_len(size) {
-            self.resettle(node, file)?;
+            if named {
+                self.resettle(node, file)?;
+            }
             return Err(e.into());
         }
         if cuts_off {
@@ -302,7 +308,7 @@ impl Host {
         self.ready_for_change(node, data, file)?;
         let look = {
             let share = self.share.lock();
-            share.file(node.id).filter(|f| f.name.is_some()).map(|f| {
+            node.file(data, &share).map(|f| {
                 let end =
                     if shifts { u64::MAX } else { chunk::touched(range.start, range.end - range.start).end };
                 Before::look(
@@ -349,7 +355,7 @@ impl Host {
         }
         if shifts && done.is_ok() {
             let mut share = self.share.lock();
-            if let Some(size) = share.file(node.id).map(|f| f.size) {
+            if let Some(size) = node.file(data, &share).map(|f| f.size) {
                 let chunks = ChunkSet::of(range.start / CHUNK..chunk::count(size));
                 self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;
             }
@@ -393,6 +399,9 @@ impl Host {
 
     /// Records an attribute change that is about to happen.
     pub(super) fn touch(&self, node: &Node, data: &mut Data) -> Result<()> {
+        if data.orphan.is_some() {
+            return Ok(());
+        }
         self.adopt_content(node, data, true)?;
         let mut lsn = None;
         let fresh = {

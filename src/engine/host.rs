@@ -174,7 +174,7 @@ impl Host {
         {
             return Ok(file);
         }
-        let location = self.share.lock().file(node.id).map(|f| (f.partial, f.name.clone()));
+        let location = node.file(data, &self.share.lock()).map(|f| (f.partial, f.name.clone()));
         let Some((partial, Some(name))) = location else {
             // Unlinked: only who has it open still reaches it.
             return data.open().ok_or(FsError::NotFound);

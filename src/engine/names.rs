@@ -143,7 +143,7 @@ impl Host {
             data.mappable += 1;
             self.mapped.lock().insert(node.id);
         }
-        let whole = self.share.lock().file(node.id).is_some_and(|f| f.is_whole() && !f.partial);
+        let whole = node.file(data, &self.share.lock()).is_some_and(|f| f.is_whole() && !f.partial);
         let backing = if whole { file.descriptor().cloned() } else { None };
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let open = Handle { node: node.clone(), file, writer, mappable };
@@ -167,7 +167,10 @@ impl Host {
             if data.mappable == 0 {
                 data.shadows.clear();
                 (data.unseen, data.dirty_pages) = (None, false);
-                self.mapped.lock().remove(&node.id);
+                // One that came back meanwhile may be mapped as well.
+                if data.orphan.is_none() || !self.nodes.is_another(&node) {
+                    self.mapped.lock().remove(&node.id);
+                }
             }
         }
         if let Some(process) = open.writer {
@@ -258,12 +261,15 @@ impl Host {
         let mut moves = vec![(a, Some(to.clone()))];
         if let Some(b) = b {
             moves.push((b, exchange.then(|| from.clone())));
-            if !exchange && let Some(at) = nodes.iter().position(|n| n.id == b) {
-                datas[at].orphan = share.file(b).map(|f| f.missing.clone());
-            }
         }
+        let unlinked = b.filter(|_| !exchange).and_then(|b| Some((b, share.file(b)?.missing.clone())));
         self.commit(&mut share, Record::Moved { moves })?;
         drop(share);
+        if let Some((b, missing)) = unlinked
+            && let Some(at) = nodes.iter().position(|n| n.id == b)
+        {
+            datas[at].orphan = Some(missing);
+        }
         let (old, new) = (At::Name(&from), At::Name(&to));
         if let Some(b) = replaced {
             self.bury(&to, b, Some(Heir::new(a, &from)));

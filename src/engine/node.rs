@@ -1,11 +1,15 @@
 //! Files in use: what the engine keeps of a file while a program, a cut or an apply works on it.
 //!
 //! Invariants: there is at most one [`Node`] per file, so its `data` lock serialises everything that
-//! reads or changes the file's content as a whole; a node goes when its last user does.
+//! reads or changes the file's content as a whole; a node goes when its last user does. A file that was unlinked here
+//! and comes back from the peer begins with a node of its own: who has it open from before goes on with what was
+//! unlinked, and nothing of that concerns the file any more.
 
 use super::frozen::Frozen;
 use crate::model::chunk::ChunkSet;
+use crate::model::file;
 use crate::model::ids::FileId;
+use crate::model::share::Share;
 use crate::store::{Content, File, Time};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -18,6 +22,13 @@ pub struct Node {
     pub id: FileId,
     pub ino: u64,
     pub data: Mutex<Data>,
+}
+
+impl Node {
+    /// What the share says of the file whose content this is; `None` once that is unlinked.
+    pub fn file<'s>(&self, data: &Data, share: &'s Share) -> Option<&'s file::File> {
+        share.file(self.id).filter(|f| data.orphan.is_none() && f.name.is_some())
+    }
 }
 
 #[derive(Default)]
@@ -136,6 +147,21 @@ impl Nodes {
         Held { nodes: self.clone(), node: node.clone() }
     }
 
+    /// A node of its own for a file that comes back; nobody else has it before it is installed.
+    pub fn another(self: &Arc<Self>, id: FileId, ino: u64) -> Held {
+        Held { nodes: self.clone(), node: Arc::new(Node { id, ino, data: Mutex::default() }) }
+    }
+
+    /// From here on this is the file's node.
+    pub fn install(&self, held: &Held) {
+        self.0.lock().insert(held.id, held.node.clone());
+    }
+
+    /// Whether the file of `held` has come back and has another node.
+    pub fn is_another(&self, held: &Held) -> bool {
+        self.0.lock().get(&held.id).is_some_and(|node| !Arc::ptr_eq(node, &held.node))
+    }
+
     /// The node of an inode whose file may have left the share but is still open.
     pub fn by_ino(self: &Arc<Self>, ino: u64) -> Option<Held> {
         let map = self.0.lock();
@@ -167,8 +193,9 @@ impl Clone for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut map = self.nodes.0.lock();
+        let is_there = map.get(&self.node.id).is_some_and(|node| Arc::ptr_eq(node, &self.node));
         // The table's reference and this one.
-        if Arc::strong_count(&self.node) == 2 {
+        if is_there && Arc::strong_count(&self.node) == 2 {
             map.remove(&self.node.id);
         }
     }

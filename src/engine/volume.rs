@@ -41,22 +41,28 @@ impl Host {
         ino: Ino,
         change: impl FnOnce(&Held, &mut super::node::Data, &Content) -> Result<T>,
     ) -> Result<T> {
-        let node = self.ino_node(ino)?;
+        self.change_node(&self.ino_node(ino)?, change)
+    }
+
+    fn change_node<T>(
+        &self,
+        node: &Held,
+        change: impl FnOnce(&Held, &mut super::node::Data, &Content) -> Result<T>,
+    ) -> Result<T> {
         let mut data = node.data.lock();
-        let file = self.data_file(&node, &mut data, false)?;
-        change(&node, &mut data, &file)
+        let file = self.data_file(node, &mut data, false)?;
+        change(node, &mut data, &file)
     }
 
     /// Whether all of `chunks` are held; an unlinked file's missing ones never come.
     fn holds(&self, id: FileId, node: &Held, offset: u64, len: u64) -> Result<bool> {
         let chunks = chunk::touched(offset, len);
-        if let Some(f) = self.share.lock().file(id).filter(|f| f.name.is_some()) {
-            return Ok(!f.missing.overlaps(&chunks) || planted(Bug::ReadPartial));
+        if let Some(missing) = &node.data.lock().orphan {
+            return if missing.overlaps(&chunks) { Err(Error::NotHere) } else { Ok(true) };
         }
-        match &node.data.lock().orphan {
-            Some(missing) if missing.overlaps(&chunks) => Err(Error::NotHere),
-            _ => Ok(true),
-        }
+        let share = self.share.lock();
+        let missing = share.file(id).filter(|f| f.name.is_some()).map(|f| &f.missing);
+        Ok(missing.is_none_or(|missing| !missing.overlaps(&chunks)) || planted(Bug::ReadPartial))
     }
 }
 
@@ -114,7 +120,11 @@ impl Volume for Host {
             };
         }
         let open = handle.and_then(|h| self.handles.read().get(&h).cloned());
-        self.change(ino, |node, data, file| {
+        let node = match &open {
+            Some(open) => open.node.clone(),
+            None => self.ino_node(ino)?,
+        };
+        self.change_node(&node, |node, data, file| {
             if let Some(size) = set.size {
                 let writable = match &open {
                     Some(open) => open.file.clone(),
@@ -219,9 +229,10 @@ impl Volume for Host {
             self.backing.sync_names()?;
         }
         {
+            let data = open.node.data.lock();
             let mut share = self.share.lock();
             // Where the peer has all, nothing here stands above what it has.
-            if share.file(open.node.id).is_some_and(|f| !f.is_thanked()) {
+            if open.node.file(&data, &share).is_some_and(|f| !f.is_thanked()) {
                 self.commit(&mut share, Record::Synced { file: open.node.id, upto })?;
             }
         }
@@ -318,7 +329,9 @@ impl Volume for Host {
         if offset >= size {
             return Err(Error::PastEnd);
         }
-        let whole = self.share.lock().file(open.node.id).is_none_or(|f| f.is_whole());
+        let data = open.node.data.lock();
+        let whole = open.node.file(&data, &self.share.lock()).is_none_or(|f| f.is_whole());
+        drop(data);
         match (whence, whole) {
             (libc::SEEK_DATA, true) => Ok(open.file.seek_data(offset)?),
             (libc::SEEK_HOLE, true) => Ok(open.file.seek_hole(offset)?),

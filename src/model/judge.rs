@@ -80,10 +80,12 @@ impl BodyVerdict {
 
 /// Judges `cut` of replica `peer` against `share`.
 pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
+    let bodies: BTreeMap<FileId, &BodyCut> =
+        cut.files.iter().filter_map(|f| Some((f.file, f.body.as_ref()?))).collect();
     // Files that leave their names make room for others. Where one turns out to stay, the file that wants
     // its name is judged again: it may have to stay, too, and so on.
     let place_of = |at: usize, leaving: &BTreeSet<FileId>| match &cut.files[at].place {
-        Some(place) => judge_place(share, peer, &cut.files[at], place, leaving),
+        Some(place) => judge_place(share, peer, &cut.files[at], place, (leaving, &bodies)),
         None => PlaceVerdict::Nothing,
     };
     let leaves = |verdict: &PlaceVerdict| matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
@@ -147,7 +149,7 @@ fn judge_place(
     peer: ReplicaId,
     cut: &FileCut,
     place: &Place,
-    leaving: &BTreeSet<FileId>,
+    (leaving, bodies): (&BTreeSet<FileId>, &BTreeMap<FileId, &BodyCut>),
 ) -> PlaceVerdict {
     let ours = share.file(cut.file);
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
@@ -182,12 +184,25 @@ fn judge_place(
     }
     let holder = share.named(name).filter(|id| *id != cut.file && !leaving.contains(id));
     let Some(holder) = holder else { return PlaceVerdict::Take };
-    let stamp = cut.body.as_ref().map(|b| b.stamp).or(ours.map(|f| f.stamp)).unwrap_or(0);
-    let holder_stamp = share.file(holder).map_or(0, |f| f.stamp);
+    let stamp = prevailing_stamp(ours, cut.body.as_ref());
+    let holder_stamp = prevailing_stamp(share.file(holder), bodies.get(&holder).copied());
     if (stamp, peer) > (holder_stamp, share.header().replica) {
         PlaceVerdict::TakeFrom(holder)
     } else {
         PlaceVerdict::Keep
+    }
+}
+
+/// The stamp of the body that both will have once they know each other's: a name is disputed with that, for the peer,
+/// which holds the name, will compare with the same.
+fn prevailing_stamp(ours: Option<&File>, theirs: Option<&BodyCut>) -> i64 {
+    match (ours.filter(|f| f.name.is_some()), theirs) {
+        (Some(f), Some(body)) => match f.body.order(&body.version) {
+            Order::Before | Order::Equal => body.stamp,
+            Order::After => f.stamp,
+            Order::Concurrent => f.stamp.max(body.stamp),
+        },
+        (ours, theirs) => theirs.map(|b| b.stamp).or(ours.map(|f| f.stamp)).unwrap_or(0),
     }
 }
 

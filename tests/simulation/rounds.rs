@@ -5,7 +5,7 @@
 //! content a user's call made of which, which were given up, and which were merely renamed or given a mode. At rest:
 //! - a content that nobody gave up is there, under a name that it had or as a conflict copy of one;
 //! - what is there was a whole file's content at the end of some call, once for each time that it was made;
-//! - what somebody gave up is gone, unless the other user had done something to it meanwhile.
+//! - what somebody gave up is gone, unless the other user had done something to that file meanwhile.
 //!
 //! `SYNCFS_ROUNDS=n` says how many rounds a history has; seeds as in the other histories.
 
@@ -39,20 +39,22 @@ struct Weather {
     ahead: i64,
 }
 
-/// What is known of one content since the last rest. Sides as bits.
+/// What is known of one content since the last rest.
 #[derive(Default)]
 struct Known {
     /// How many files it was made in.
     made: u32,
-    /// Whose calls changed it into another or unlinked it.
+    /// Whose calls changed it into another or unlinked it; sides as bits.
     given_up: u8,
-    /// Whose calls made it, or did something else to the file.
-    touched: u8,
+    /// The files that it was in, by inode.
+    files: BTreeSet<u64>,
 }
 
 #[derive(Default)]
 struct Ledger {
     contents: BTreeMap<u64, Known>,
+    /// Whose calls did anything to each inode.
+    touched: BTreeMap<u64, u8>,
     /// Names that each inode was given.
     names: BTreeMap<u64, BTreeSet<String>>,
     worked: u8,
@@ -63,23 +65,25 @@ impl Ledger {
         self.contents.entry(fingerprint(content)).or_default()
     }
 
-    fn made(&mut self, side: usize, content: &[u8]) {
-        let known = self.known(content);
-        (known.made, known.touched) = (known.made + 1, known.touched | 1 << side);
+    fn made(&mut self, side: usize, file: u64, content: &[u8]) {
+        self.known(content).made += 1;
+        self.touched(side, file, content);
     }
 
-    fn touched(&mut self, side: usize, content: &[u8]) {
-        self.known(content).touched |= 1 << side;
+    fn touched(&mut self, side: usize, file: u64, content: &[u8]) {
+        self.known(content).files.insert(file);
+        *self.touched.entry(file).or_default() |= 1 << side;
     }
 
-    fn gave_up(&mut self, side: usize, content: &[u8]) {
+    fn gave_up(&mut self, side: usize, file: u64, content: &[u8]) {
+        self.touched(side, file, content);
         self.known(content).given_up |= 1 << side;
     }
 
-    fn changed(&mut self, side: usize, from: &[u8], to: &[u8]) {
+    fn changed(&mut self, side: usize, file: u64, from: &[u8], to: &[u8]) {
         if from != to {
-            self.gave_up(side, from);
-            self.made(side, to);
+            self.gave_up(side, file, from);
+            self.made(side, file, to);
         }
     }
 
@@ -95,7 +99,8 @@ impl Ledger {
             let Some(known) = self.contents.get(&print) else {
                 return Err(format!("{name} ({} bytes) is what no file was", bytes.len()));
             };
-            if known.given_up != 0 && known.touched & !known.given_up == 0 {
+            let touched = known.files.iter().fold(0, |all, file| all | self.touched.get(file).unwrap_or(&0));
+            if known.given_up != 0 && touched & !known.given_up == 0 {
                 return Err(format!("{name} ({} bytes) was given up and is back", bytes.len()));
             }
             let count = there.entry(print).or_default();
@@ -107,19 +112,22 @@ impl Ledger {
         }
         let lost =
             self.contents.iter().find(|(print, known)| known.given_up == 0 && !there.contains_key(print));
-        if let Some((print, known)) = lost {
-            return Err(format!(
-                "content {print:x} of {:b} is lost; there are {:?}",
-                known.touched,
-                files.keys()
-            ));
+        if let Some((_, known)) = lost {
+            return Err(format!("a content of {:?} is lost; there are {:?}", self.of(known), files.keys()));
         }
         *self = Ledger::default();
         for (name, bytes) in files {
-            self.known(bytes).made += 1;
+            let known = self.known(bytes);
+            known.made += 1;
+            known.files.insert(ino(host, name));
             self.named(ino(host, name), name);
         }
         Ok(())
+    }
+
+    /// The names that files with that content have had.
+    fn of(&self, known: &Known) -> Vec<&BTreeSet<String>> {
+        known.files.iter().filter_map(|file| self.names.get(file)).collect()
     }
 
     /// A file has a name that somebody gave it, or is a conflict copy of one.
@@ -352,7 +360,9 @@ impl Rounds {
             (2..=4, Some(old)) => {
                 note = format!("writes {name}");
                 let (at, bytes) = self.piece(&old);
-                let handle = calls::open(&host, process(1 + self.dice.roll(3) as u32), &name).unwrap();
+                // Not to be read from: what may be mapped is looked at each second, and that is no rest.
+                let by = process(1 + self.dice.roll(3) as u32);
+                let handle = host.open(by, ino(&host, &name), libc::O_WRONLY).unwrap().handle;
                 self.write(&host, side, handle, &name, (old, at, bytes))?;
                 match self.open[side].len() < 2 && self.dice.roll(4) == 0 {
                     true => self.open[side].push((handle, ino(&host, &name))),
@@ -365,13 +375,13 @@ impl Rounds {
                 let mut cut = old.clone();
                 cut.resize(size, 0);
                 calls::truncate(&host, &name, size as u64).unwrap();
-                self.ledger.changed(side, &old, &cut);
+                self.ledger.changed(side, ino(&host, &name), &old, &cut);
                 seen(&host, &name, &cut)?;
             }
             (6..=7, Some(old)) if what == 7 || self.dice.roll(2) == 0 => {
                 note = format!("unlinks {name}");
+                self.ledger.gave_up(side, ino(&host, &name), &old);
                 host.unlink(name.as_bytes()).unwrap();
-                self.ledger.gave_up(side, &old);
             }
             (8..=9, Some(old)) => {
                 if let Some(taken) =
@@ -380,9 +390,9 @@ impl Rounds {
                 {
                     note = format!("renames {name} {new}");
                     self.ledger.named(ino(&host, &name), &new);
-                    self.ledger.touched(side, &old);
-                    if host.lookup(new.as_bytes()).is_ok() {
-                        self.ledger.gave_up(side, &taken);
+                    self.ledger.touched(side, ino(&host, &name), &old);
+                    if let Ok(there) = host.lookup(new.as_bytes()) {
+                        self.ledger.gave_up(side, there.ino, &taken);
                     }
                     host.rename(name.as_bytes(), new.as_bytes(), 0).unwrap();
                     seen(&host, &new, &old)?;
@@ -393,8 +403,8 @@ impl Rounds {
                     note = format!("exchanges {name} {other}");
                     self.ledger.named(ino(&host, &name), &other);
                     self.ledger.named(ino(&host, &other), &name);
-                    self.ledger.touched(side, &old);
-                    self.ledger.touched(side, &second);
+                    self.ledger.touched(side, ino(&host, &name), &old);
+                    self.ledger.touched(side, ino(&host, &other), &second);
                     host.rename(name.as_bytes(), other.as_bytes(), EXCHANGE).unwrap();
                     seen(&host, &other, &old)?;
                 }
@@ -412,7 +422,7 @@ impl Rounds {
                     ..SetAttr::default()
                 };
                 host.setattr(process(1), ino(&host, &name), None, set).unwrap();
-                self.ledger.touched(side, &old);
+                self.ledger.touched(side, ino(&host, &name), &old);
             }
             (14, _) if !self.open[side].is_empty() => {
                 let (handle, of) = self.open[side][0];
@@ -465,7 +475,7 @@ impl Rounds {
         let mut new = old.clone();
         new.resize(new.len().max(at + bytes.len()), 0);
         new[at..at + bytes.len()].copy_from_slice(&bytes);
-        self.ledger.changed(side, &old, &new);
+        self.ledger.changed(side, ino(host, name), &old, &new);
         seen(host, name, &new)
     }
 
@@ -475,7 +485,7 @@ impl Rounds {
         let bytes = self.noise(2_500);
         calls::write(host, handle, 0, &bytes).unwrap();
         calls::close(host, handle);
-        self.ledger.made(side, &bytes);
+        self.ledger.made(side, ino(host, name), &bytes);
         self.ledger.named(ino(host, name), name);
     }
 
@@ -488,8 +498,8 @@ impl Rounds {
         }
         let Some(new) = calls::read(host, &beside).filter(|_| name != beside) else { return Ok(()) };
         self.ledger.named(ino(host, &beside), name);
-        self.ledger.touched(side, &new);
-        self.ledger.gave_up(side, &old);
+        self.ledger.touched(side, ino(host, &beside), &new);
+        self.ledger.gave_up(side, ino(host, name), &old);
         host.rename(beside.as_bytes(), name.as_bytes(), 0).unwrap();
         seen(host, name, &new)
     }
