@@ -36,6 +36,8 @@ struct After {
     stale: Vec<u64>,
     /// Files whose old content is remembered until the kernel has forgotten its pages.
     shadowed: Vec<Held>,
+    /// Files that have a version of the peer's now.
+    taken: BTreeSet<FileId>,
     /// Files that are wholly held now.
     whole: Vec<FileId>,
     /// Files whose cuts have waited for this.
@@ -280,6 +282,7 @@ impl Host {
             }
         }
         for (id, body) in taken.iter().filter_map(|t| Some((t.file, t.body.as_ref()?))) {
+            after.taken.insert(id);
             self.fetch.changed(id, &body.changed);
             match share.file(id) {
                 Some(f) if !f.is_whole() => self.fetch.enqueue(id, f.missing.len()),
@@ -295,6 +298,7 @@ impl Host {
         if !after.names.is_empty() {
             self.names_moved();
         }
+        self.holders_changed(&after.taken);
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
         for id in after.whole {

@@ -8,6 +8,7 @@ use super::queues::{Inbound, Trigger};
 use crate::fs::volume::Result;
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
+use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::version::Version;
 use crate::store::At;
@@ -163,15 +164,25 @@ impl Host {
 
     /// Names have become free: files of the peer that were refused for them are asked for again.
     pub(super) fn names_moved(&self) {
-        let free: Vec<FileId> = {
+        self.ask_refused(|holder| holder.is_none());
+    }
+
+    /// These have other versions now, perhaps earlier ones: what was refused because they have its name is asked for
+    /// again, for the peer may have judged by these.
+    pub(super) fn holders_changed(&self, files: &BTreeSet<FileId>) {
+        self.ask_refused(|holder| holder.is_some_and(|id| files.contains(&id)));
+    }
+
+    fn ask_refused(&self, of: impl Fn(Option<FileId>) -> bool) {
+        let again: Vec<FileId> = {
             let share = self.share.lock();
             let mut refused = self.refused.lock();
-            let free: Vec<FileId> =
-                refused.iter().filter(|(_, name)| share.named(name).is_none()).map(|(id, _)| *id).collect();
-            free.iter().for_each(|id| drop(refused.remove(id)));
-            free
+            let again = |(id, name): (&FileId, &Name)| of(share.named(name)).then_some(*id);
+            let again: Vec<FileId> = refused.iter().filter_map(again).collect();
+            again.iter().for_each(|id| drop(refused.remove(id)));
+            again
         };
-        free.into_iter().for_each(|file| self.tell(Message::Tell { file }));
+        again.into_iter().for_each(|file| self.tell(Message::Tell { file }));
     }
 
     pub(super) fn thaw(&self, seq: Seq, held: Vec<Held>) {

@@ -337,9 +337,11 @@ impl File {
         }
     }
 
-    /// The stamp of a version cut now from a file last modified at `mtime`.
+    /// The stamp of a version cut now from a file last modified at `mtime`. It goes back only where somebody has set an
+    /// older time since the peer had everything: while it knows another version or place, the file may be in dispute.
     pub fn next_stamp(&self, mtime: i64) -> i64 {
-        if self.base == self.body { mtime } else { mtime.max(self.stamp) }
+        let goes_back = self.base == self.body && self.place_tag == 0 && self.mtime != Some(mtime);
+        if goes_back { mtime } else { mtime.max(self.stamp) }
     }
 }
 

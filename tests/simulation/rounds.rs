@@ -66,7 +66,9 @@ impl Ledger {
     }
 
     fn made(&mut self, side: usize, file: u64, content: &[u8]) {
-        self.known(content).made += 1;
+        let known = self.known(content);
+        // Perhaps once more: cut off where it had been appended to.
+        (known.made, known.given_up) = (known.made + 1, known.given_up & !(1 << side));
         self.touched(side, file, content);
     }
 
@@ -81,9 +83,12 @@ impl Ledger {
     }
 
     fn changed(&mut self, side: usize, file: u64, from: &[u8], to: &[u8]) {
-        if from != to {
-            self.gave_up(side, file, from);
-            self.made(side, file, to);
+        match from == to {
+            true => self.touched(side, file, from),
+            false => {
+                self.gave_up(side, file, from);
+                self.made(side, file, to);
+            }
         }
     }
 
