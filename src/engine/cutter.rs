@@ -248,15 +248,14 @@ impl Host {
             return Ok(true);
         }
         // One stamp for all: wherever they are in conflict, they win or lose together. What was cut before and is told
-        // once more bears it as a new version, for the same version has the same stamp everywhere.
+        // once more takes it, too.
         let stamp = share.common_stamp(members, |id| bodies.get(&id).map(|b| b.1.mtime));
         let mark = |(id, _, told, _): &(FileId, bool, bool, ChunkSet)| {
             let f = share.file(*id)?;
-            let (place, fresh) = (f.place_is_fresh(), f.body_is_fresh());
-            let body = fresh || (*told && f.body_tag != 0 && f.stamp < stamp);
-            let now = bodies.get(id).map_or(stamp, |b| b.1.mtime);
-            let mtime = if fresh { now } else { f.mtime.unwrap_or(now) };
-            (place || body).then_some(CutMark { file: *id, place, body, stamp, mtime })
+            let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
+            let stamp = if body || (*told && f.body_tag != 0) { stamp } else { f.stamp };
+            let mtime = bodies.get(id).map_or(stamp, |b| b.1.mtime);
+            (place || body || f.stamp < stamp).then_some(CutMark { file: *id, place, body, stamp, mtime })
         };
         let marks = parts.iter().filter_map(mark).collect();
         let seq = share.header().head + 1;

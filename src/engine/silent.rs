@@ -42,11 +42,10 @@ impl Host {
         let mut marks = Vec::new();
         for (id, now) in &mtimes {
             let Some(f) = share.file(*id) else { continue };
-            let (place, new) = (f.place_is_fresh(), body_is_new(id));
-            let body = new || (met.contains(id) && f.stamp < stamp);
-            if place || body {
-                let mtime = if new { *now } else { f.mtime.unwrap_or(*now) };
-                marks.push(CutMark { file: *id, place, body, stamp, mtime });
+            let (place, body) = (f.place_is_fresh(), body_is_new(id));
+            let stamp = if body || met.contains(id) { stamp } else { f.stamp };
+            if place || body || f.stamp < stamp {
+                marks.push(CutMark { file: *id, place, body, stamp, mtime: *now });
             }
         }
         if marks.is_empty() {

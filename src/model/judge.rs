@@ -15,7 +15,8 @@
 //! Why files that belong together win or lose together: what one side cuts together bears one stamp, and where a cut
 //! of the peer's meets several of our versions, these are one group from then on and bear the latest stamp among them
 //! ([`contested`]). So whatever else either side's group contains, each file of it is compared by the same two
-//! keys. A stamp is raised by a new version only, and to no more than its own side has: the argument above holds.
+//! keys. A stamp is raised to what its own side has and no higher, and is told: the argument above holds. Who has that
+//! version takes its later stamp.
 
 use super::chunk::{self, ChunkSet};
 use super::cut::{BodyCut, Cut, FileCut, Place};
@@ -242,7 +243,7 @@ fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &
     // Told anew, perhaps with content that we knew of and still lack.
     let brought: ChunkSet = body.pieces.iter().flat_map(|p| ours.missing.within(&p.chunks())).collect();
     match ours.body.order(&body.version) {
-        Order::Equal if !brought.is_empty() => BodyVerdict::Take(brought),
+        Order::Equal if !brought.is_empty() || ours.stamp < body.stamp => BodyVerdict::Take(brought),
         Order::Equal | Order::After => BodyVerdict::Have,
         Order::Before => {
             let mut changed = body.delta(cut.writer, &ours.body);

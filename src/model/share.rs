@@ -462,13 +462,12 @@ impl Share {
                     f.place_cut = seq;
                 }
                 if mark.body {
-                    if !f.body_is_fresh() {
-                        // The same once more under a new stamp: older thanks are not for this version.
-                        f.body_tag = seq;
-                    }
                     f.body = f.body.with(writer, seq);
                     f.body_cut = seq;
                     (f.stamp, f.mtime) = (mark.stamp, Some(mark.mtime));
+                } else if f.body_tag != 0 {
+                    // Told once more, with what it belongs to: the same version under a later stamp.
+                    f.stamp = f.stamp.max(mark.stamp);
                 }
             });
         }
