@@ -226,12 +226,11 @@ impl Host {
             }
             let (announced, everything) = self.outbound.lock().told(node.id);
             let place = f.place_tag != 0 || (everything && !announced);
-            // With a name goes the content that the peer may still be fetching: both are frozen.
+            // With a name goes the stamp by which it is disputed, and the content that the peer may still be fetching:
+            // both are frozen.
             let body = f.name.is_some()
                 && bodies.contains_key(&node.id)
-                && (f.body_is_fresh()
-                    || (!announced && (f.body_tag != 0 || everything))
-                    || (place && !f.dirty.is_empty()));
+                && (f.body_is_fresh() || (!announced && (f.body_tag != 0 || everything)) || place);
             // What a first announcement in this session carries: all the peer may lack.
             let news: ChunkSet = match (announced, f.is_thanked()) {
                 (true, _) => f.dirty.since(f.body_cut).collect(),
