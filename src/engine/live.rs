@@ -34,7 +34,7 @@ pub(super) fn start(host: &Arc<Host>, ears: Ears) -> Result<Vec<JoinHandle<()>>,
         key: host.key.lock().take().expect("no host connects without its key"),
         replica: host.identity.replica,
         boot: host.identity.boots,
-        features: Vec::new(),
+        features: host.features(),
         listen: Some(host.options.listen),
         peer: host.options.peer.clone(),
         admit,
@@ -103,9 +103,27 @@ async fn listen(host: Arc<Host>, mut events: Events) {
     }
 }
 
+/// What a hello says of how the sender wants to become one with a peer it never met, and of the one it has met.
+const FIRST_SYNC: &str = "first-sync=";
+const PEER: &str = "peer=";
+
 impl Host {
+    fn features(&self) -> Vec<String> {
+        let peer = self.share.lock().header().peer.map(|peer| format!("{PEER}{peer}"));
+        [format!("{FIRST_SYNC}{}", self.options.first_sync.word())].into_iter().chain(peer).collect()
+    }
+
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         let share = self.share.lock();
+        let knows_us = hello.features.contains(&format!("{PEER}{}", self.identity.replica));
+        let word = hello.features.iter().find_map(|f| f.strip_prefix(FIRST_SYNC));
+        let ours = self.options.first_sync;
+        if let Some(word) = word.filter(|word| *word != ours.from_the_peer().word())
+            && share.header().peer != Some(hello.replica)
+            && !knows_us
+        {
+            return Err(ours.disagreement(word));
+        }
         match share.header().peer {
             Some(peer) if peer != hello.replica && !self.options.new_peer => Err(format!(
                 "this share belongs together with replica {}, not with {}; to pair it anew, mount with --new-peer",

@@ -147,13 +147,7 @@ impl Host {
         }
         let unmet = !ours.met && !theirs.met;
         if unmet && ours.first.from_the_peer() != theirs.first {
-            return self.distrust(&format!(
-                "the two hosts disagree on how to become one: with --first-sync {} here the peer must be mounted with \
-                 --first-sync {}, and it has {}",
-                ours.first.word(),
-                ours.first.from_the_peer().word(),
-                theirs.first.word()
-            ));
+            return self.distrust(&ours.first.disagreement(theirs.first.word()));
         }
         let (seen, known) = (BTreeMap::new(), BTreeSet::new());
         *meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, seen, known });
@@ -312,7 +306,7 @@ impl Host {
         let _names = self.names.write();
         let mut declined = Vec::new();
         let mut merges = Vec::new();
-        let mut share = self.share.lock();
+        let share = self.share.lock();
         for (n, met) in found.equal.iter().enumerate() {
             let into = FileId { writer: id, counter: n as u64 + 1 };
             let seen = meeting.seen.get(&met.file);
@@ -324,6 +318,13 @@ impl Host {
             let stamp = share.file(met.file).map_or(0, |f| f.stamp);
             merges.push(Merge { file: met.file, into, attrs: !met.same_attrs && ours_wins(met, stamp) });
         }
+        drop(share);
+        let mut gone = Vec::new();
+        if meeting.first() == Some(FirstSync::MirrorPeer) {
+            let kept = found.equal.iter().map(|met| met.file).chain(merges.iter().map(|m| m.into));
+            gone = self.discard(&kept.chain(declined.iter().copied()).collect())?;
+        }
+        let mut share = self.share.lock();
         let known: Vec<FileId> = meeting.known.iter().copied().collect();
         for files in known.chunks(BATCH) {
             self.commit(&mut share, Record::Known { files: files.to_vec() })?;
@@ -349,10 +350,43 @@ impl Host {
             merges.len(),
             found.contested.len()
         );
+        gone.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         self.journal.sync(self.journal.end())?;
         self.begun(meeting.ours.nonce);
         declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         Ok(())
+    }
+}
+
+impl Host {
+    /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names. Whoever comes
+    /// back here after a crash finds a file under its name and in the journal, or neither: what is in the trash the journal
+    /// knows nothing of.
+    fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<Name>> {
+        let others: Vec<(FileId, Name, bool)> = {
+            let share = self.share.lock();
+            let others = share.names().filter(|(_, id)| !kept.contains(id));
+            others.map(|(name, id)| (id, name.clone(), share.file(id).is_some_and(|f| f.partial))).collect()
+        };
+        let mut gone = Vec::with_capacity(others.len());
+        for (file, name, partial) in others {
+            match partial {
+                true => self.backing.unlink_if_there(At::Partial(file))?,
+                false => match self.trash.take(&self.backing, At::Name(&name), file, &name) {
+                    Err(error) if error.is_not_found() => {}
+                    done => done?,
+                },
+            }
+            self.commit(&mut self.share.lock(), Record::Forgotten { file })?;
+            gone.push(name);
+        }
+        if !gone.is_empty() {
+            tracing::warn!(
+                "this side becomes as the peer is: {} files went into .syncfs/trash; syncfs trash list shows them",
+                gone.len()
+            );
+        }
+        Ok(gone)
     }
 }
 

@@ -52,6 +52,15 @@ impl FirstSync {
         }
     }
 
+    /// Why this is not the same as what the peer has in mind, for users of either side.
+    pub fn disagreement(self, theirs: &str) -> String {
+        let (ours, wanted) = (self.word(), self.from_the_peer().word());
+        format!(
+            "the two hosts disagree on how to become one: one was mounted with --first-sync {ours}, so the other needs \
+             --first-sync {wanted}, and has {theirs}"
+        )
+    }
+
     pub const ALL: [FirstSync; 5] =
         [FirstSync::Newest, FirstSync::Local, FirstSync::Peer, FirstSync::MirrorLocal, FirstSync::MirrorPeer];
 }

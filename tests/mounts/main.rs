@@ -9,6 +9,7 @@ mod conflicts;
 mod costs;
 mod directory;
 mod editing;
+mod first;
 mod life;
 mod locking;
 mod mapping;
