@@ -143,7 +143,7 @@ impl Host {
     pub(super) fn begin(self: &Arc<Self>, meeting: &mut Option<Meeting>, ours: Begin, theirs: Begin) {
         *meeting = None;
         if !ours.anew && !theirs.anew {
-            return self.begun(ours.nonce);
+            return self.begun(ours.nonce, Vec::new());
         }
         let unmet = !ours.met && !theirs.met;
         if unmet && ours.first.from_the_peer() != theirs.first {
@@ -186,9 +186,10 @@ impl Host {
         }
     }
 
-    /// From here on both tell what the other lacks, in the session that was begun with `nonce`.
-    fn begun(&self, nonce: u64) {
-        if !self.outbound_up(nonce) {
+    /// From here on both tell what the other lacks, in the session that was begun with `nonce`. Files that are `losing`
+    /// their names come when they have others.
+    fn begun(&self, nonce: u64, losing: Vec<FileId>) {
+        if !self.outbound_up(nonce, losing) {
             return;
         }
         self.ask_for_certainty();
@@ -339,6 +340,9 @@ impl Host {
                 self.commit(&mut share, Record::Stamped { file: met.file, stamp: met.stamp + 1 })?;
             }
         }
+        let loses =
+            |met: &&Met| share.file(met.file).is_some_and(|f| !f.is_fresh() && !ours_wins(met, f.stamp));
+        let losing = found.contested.iter().filter(loses).map(|met| met.file).collect();
         let (ours, theirs): (LogPosition, LogPosition) = (meeting.ours.head, meeting.theirs.head);
         self.commit(&mut share, Record::Met { peer, ours, theirs })?;
         drop(share);
@@ -352,7 +356,7 @@ impl Host {
         );
         gone.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         self.journal.sync(self.journal.end())?;
-        self.begun(meeting.ours.nonce);
+        self.begun(meeting.ours.nonce, losing);
         declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         Ok(())
     }

@@ -15,12 +15,14 @@ use crate::store::At;
 use std::collections::BTreeSet;
 
 impl Host {
-    /// The peer listens in the session that was begun with `nonce`. False where that is over.
-    pub(super) fn outbound_up(&self, nonce: u64) -> bool {
+    /// The peer listens in the session that was begun with `nonce`, and need not hear of `losing` files before these
+    /// have changed. False where that is over.
+    pub(super) fn outbound_up(&self, nonce: u64, losing: Vec<FileId>) -> bool {
         let mut outbound = self.outbound.lock();
         // What it has asked for already counts.
         outbound.up = outbound.begin.as_ref().is_some_and(|begin| begin.nonce == nonce);
         let up = outbound.up;
+        outbound.announced.extend(losing.into_iter().filter(|_| up));
         drop(outbound);
         let _ = self.triggers.send(Trigger::Backlog);
         up

@@ -19,3 +19,4 @@ mod reading;
 mod rig;
 mod semantics;
 mod trash;
+mod wiped;
