@@ -25,11 +25,11 @@ fn the_examples_of_the_page_on_semantics_print_what_it_says() {
     let (script, expected) = examples();
     assert!(expected.len() > 20, "the page has lost its examples");
     let temp = tempfile::tempdir().unwrap();
-    let [a, b] = free_ports();
-    let script = script.replace("7401", &a.to_string()).replace("7402", &b.to_string());
+    let ports = [free_ports(), free_ports()].concat();
+    let pages = ["7401", "7402", "7403", "7404"].into_iter().zip(ports);
+    let script = pages.fold(script, |script, (page, port)| script.replace(page, &port.to_string()));
     // However it ends, nothing stays mounted.
-    let tidy =
-        r#"trap 'for m in "$PWD/a" "$PWD/b"; do mountpoint -q "$m" && syncfs unmount "$m"; done' EXIT"#;
+    let tidy = r#"trap 'for m in "$PWD"/[a-d]; do mountpoint -q "$m" && syncfs unmount "$m"; done' EXIT"#;
     let bin = Path::new(SYNCFS).parent().unwrap().display();
     let output = Command::new("bash")
         .args(["-c", &format!("exec 2>&1; {tidy}\n{script}")])

@@ -501,7 +501,6 @@ fn new_and_new_of_one_name() {
 }
 
 #[test]
-#[ignore = "of two new files of one name one becomes a conflict copy, though their bytes are equal"]
 fn new_and_new_of_one_name_with_the_same_bytes() {
     let new = |side: usize| move |s: &mut Story| save(s, side, "plan", "the same");
     meet(&[], [&new(A), &new(B)], &|met| met.hold(&[("plan", "the same")]));
