@@ -136,16 +136,19 @@ impl Story {
     fn cut_one(&mut self, world: &mut World, demand: Demand) -> u64 {
         let victim = self.dice.roll(2) as usize;
         let after = Duration::from_millis(200 + self.dice.roll(2_000));
-        let stop = AtomicBool::new(false);
+        let (stop, dying) = (AtomicBool::new(false), AtomicBool::new(false));
         let before: u64 = self.scribes.iter().map(|s| s.fsyncs).sum();
         let Story { pair, disks, scribes, .. } = self;
         let (host, peer) = if victim == 0 { (&mut pair.a, &mut pair.b) } else { (&mut pair.b, &mut pair.a) };
         std::thread::scope(|scope| {
             let stopped = || stop.load(Ordering::Relaxed);
-            for scribe in scribes.iter_mut() {
-                scope.spawn(move || scribe.work(stopped));
+            let dying = &dying;
+            for (side, scribe) in scribes.iter_mut().enumerate() {
+                let is_dying = move || side == victim && dying.load(Ordering::Relaxed);
+                scope.spawn(move || scribe.work(stopped, is_dying));
             }
             std::thread::sleep(after);
+            dying.store(true, Ordering::Relaxed);
             world.cut_power(host, &disks[victim]);
             stop.store(true, Ordering::Relaxed);
         });

@@ -92,13 +92,15 @@ impl Scribe {
         self.dir.join(format!("{}-{name}", self.prefix))
     }
 
-    /// Works until told to stop, or until the daemon is gone.
-    pub fn work(&mut self, stop: impl Fn() -> bool) {
+    /// Works until told to stop, or until the daemon is gone. A daemon that is `dying` may take a call along that it was
+    /// just about to hear of: to that the kernel says EIO.
+    pub fn work(&mut self, stop: impl Fn() -> bool, dying: impl Fn() -> bool) {
         while !stop() {
             if let Err(error) = self.step() {
                 let gone = [libc::ENOTCONN, libc::ECONNABORTED];
+                let untold = libc::EIO;
                 assert!(
-                    error.raw_os_error().is_some_and(|e| gone.contains(&e)),
+                    error.raw_os_error().is_some_and(|e| gone.contains(&e) || (e == untold && dying())),
                     "{} can't work: {error}",
                     self.prefix
                 );
