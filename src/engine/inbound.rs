@@ -84,6 +84,7 @@ impl Worker for Applier {
                 }
                 Inbound::Begin { ours, theirs } => host.begin(&mut self.meeting, ours, theirs),
                 Inbound::Survey { nonce, answers } => host.surveyed(&mut self.meeting, nonce, answers),
+                Inbound::Tell(file) => host.tell_again(&mut self.meeting, file),
                 Inbound::Down => {
                     self.meeting = None;
                     self.queue.keep();

@@ -198,7 +198,7 @@ impl Host {
             Message::Same { request } => {
                 let _ = self.fetch.fillings.send(Filling::Same { request });
             }
-            Message::Tell { file } => self.tell_anew(file),
+            Message::Tell { file } => self.inbox.send(Inbound::Tell(file)),
             Message::Unknown { file } => self.settle(file),
             Message::Flush { request } => {
                 let host = self.clone();

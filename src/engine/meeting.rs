@@ -11,8 +11,10 @@
 
 use super::host::Host;
 use crate::model::codec;
+use crate::model::file::File;
 use crate::model::first::FirstSync;
 use crate::model::ids::{FileId, LogPosition, WriterId};
+use crate::model::limits::ACKS;
 use crate::model::message::{Begin, Message};
 use crate::model::name::Name;
 use crate::model::record::{CutMark, Merge, Record};
@@ -37,6 +39,8 @@ pub(super) struct Meeting {
     next: Step,
     /// The peer's answers that came before this side was ready for them.
     early: Option<Vec<Answer>>,
+    /// Files that the peer, which is through with it, wants to hear of.
+    asked: BTreeSet<FileId>,
     /// The versions of the files when they were first looked at.
     seen: BTreeMap<FileId, (Version, Version)>,
     /// Files that both know, at the same versions.
@@ -149,8 +153,8 @@ impl Host {
         if unmet && ours.first.from_the_peer() != theirs.first {
             return self.distrust(&ours.first.disagreement(theirs.first.word()));
         }
-        let (seen, known) = (BTreeMap::new(), BTreeSet::new());
-        *meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, seen, known });
+        let (seen, known, asked) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        *meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, asked, seen, known });
         self.meet(meeting);
     }
 
@@ -169,12 +173,25 @@ impl Host {
         self.meet(meeting);
     }
 
+    /// The peer wants to hear of `file`, which it may have come to know in this very meeting.
+    pub(super) fn tell_again(&self, meeting: &mut Option<Meeting>, file: FileId) {
+        match meeting {
+            Some(present) if present.asked.len() < ACKS => _ = present.asked.insert(file),
+            Some(_) => {}
+            None => self.tell_anew(file),
+        }
+    }
+
     /// Goes on with the meeting, if there is one. What the disk refuses is tried again.
     pub(super) fn meet(self: &Arc<Self>, meeting: &mut Option<Meeting>) {
         let Some(present) = meeting else { return };
         match present.go_on(self) {
             Ok(false) => {}
-            Ok(true) => *meeting = None,
+            Ok(true) => {
+                let asked = std::mem::take(&mut present.asked);
+                *meeting = None;
+                asked.into_iter().for_each(|file| self.tell_anew(file));
+            }
             Err(Trouble::Peer(why)) => {
                 *meeting = None;
                 self.distrust(why);
@@ -224,7 +241,7 @@ impl Host {
                 let seq = share.header().head + 1;
                 self.commit(&mut share, Record::Cut { seq, marks })?;
             }
-            let versions = |f: &crate::model::file::File| (f.place.clone(), f.body.clone());
+            let versions = |f: &File| (f.place.clone(), f.body.clone());
             let settled = batch.iter().filter_map(|id| Some((*id, share.file(*id)?)));
             seen.extend(settled.filter(|(_, f)| !f.is_fresh()).map(|(id, f)| (id, versions(f))));
         }
@@ -312,7 +329,7 @@ impl Host {
             let into = FileId { writer: id, counter: n as u64 + 1 };
             let seen = meeting.seen.get(&met.file);
             let as_seen = seen.is_some_and(|seen| is_as_seen(&share, met.file, &met.name, seen));
-            if !as_seen || self.nodes.find(met.file).is_some() {
+            if (!as_seen || self.nodes.find(met.file).is_some()) && !planted(Bug::MergeUnseen) {
                 declined.push(into);
                 continue;
             }
@@ -340,8 +357,9 @@ impl Host {
                 self.commit(&mut share, Record::Stamped { file: met.file, stamp: met.stamp + 1 })?;
             }
         }
-        let loses =
-            |met: &&Met| share.file(met.file).is_some_and(|f| !f.is_fresh() && !ours_wins(met, f.stamp));
+        // What no peer ever had is another file than the peer's.
+        let own = |f: &File| f.base.is_empty() && !f.is_fresh();
+        let loses = |met: &&Met| share.file(met.file).is_some_and(|f| own(f) && !ours_wins(met, f.stamp));
         let losing = found.contested.iter().filter(loses).map(|met| met.file).collect();
         let (ours, theirs): (LogPosition, LogPosition) = (meeting.ours.head, meeting.theirs.head);
         self.commit(&mut share, Record::Met { peer, ours, theirs })?;
@@ -396,8 +414,8 @@ impl Host {
 
 /// Whether nothing has happened to a file since its versions were `seen`.
 fn is_as_seen(share: &Share, file: FileId, name: &Name, seen: &(Version, Version)) -> bool {
-    let same = |f: &crate::model::file::File| (&f.place, &f.body) == (&seen.0, &seen.1);
-    let whole = |f: &crate::model::file::File| f.is_whole() && !f.partial && !f.unsettled && !f.is_fresh();
+    let same = |f: &File| (&f.place, &f.body) == (&seen.0, &seen.1);
+    let whole = |f: &File| f.is_whole() && !f.partial && !f.unsettled && !f.is_fresh();
     share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(f) && whole(f))
 }
 

@@ -92,6 +92,8 @@ pub(super) enum Inbound {
         nonce: u64,
         answers: Vec<Answer>,
     },
+    /// The peer wants to hear of a file again. It may be one that only what was said before leads to.
+    Tell(FileId),
     /// The session is over.
     Down,
     Stop,

@@ -29,6 +29,8 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// Files that both hosts have become one, though one of them was changed since they were compared.
+    MergeUnseen,
     /// The peer is thanked before what it told is on the disk.
     ThankBeforeSync,
     /// After power loss what was changed here counts, though this disk never had what it was changed from.

@@ -5,6 +5,7 @@
 //! are, `SYNCFS_STORY=1` tells what happens.
 
 mod brakes;
+mod first;
 mod matching;
 mod meeting;
 mod promises;

@@ -68,6 +68,7 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
     (Bug::MissingIsDeleted, "promises::a_file_that_vanished_from_the_disk_comes_back", None),
     (Bug::LeaveNames, "promises::what_moved_together_is_seen_together_wherever_the_daemon_dies", None),
     (Bug::ReuseWriter, "promises::who_lost_the_metadata_is_somebody_new", None),
+    (Bug::MergeUnseen, "first::what_is_changed_while_two_hosts_compare_is_not_lost", None),
     (Bug::TrustOldThanks, "promises::who_lost_the_disk_gets_everything_back", None),
     (Bug::BelieveAfterLoss, "promises::what_the_peer_has_heard_of_is_not_forgotten_here", None),
     (Bug::AcceptTornTail, "promises::what_fsync_returned_for_outlives_power_loss", None),
