@@ -5,8 +5,8 @@
 //! content a user's call made of which, which were given up, and which were merely renamed or given a mode. At rest:
 //! - a content that nobody gave up is there, under a name that it had or as a conflict copy of one;
 //! - what is there was a whole file's content at the end of some call, once for each time that it was made;
-//! - what somebody gave up is gone, unless the other user had done something to that file meanwhile, or it lost its name
-//!   in between and is a conflict copy.
+//! - what somebody gave up is gone, unless both users had done something to that file, or it lost its name in between
+//!   and is a conflict copy.
 //!
 //! `SYNCFS_ROUNDS=n` says how many rounds a history has; seeds as in the other histories.
 
@@ -108,7 +108,7 @@ impl Ledger {
             let touched = known.files.iter().fold(0, |all, file| all | self.touched.get(file).unwrap_or(&0));
             // What stood in the way of others in between was a copy by then, and stays that.
             let set_aside = is_copy(name) && self.worked == 3;
-            if known.given_up != 0 && touched & !known.given_up == 0 && !set_aside {
+            if known.given_up != 0 && touched != 3 && !set_aside {
                 return Err(format!("{name} ({} bytes) was given up and is back", bytes.len()));
             }
             let count = there.entry(print).or_default();
