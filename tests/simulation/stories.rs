@@ -535,3 +535,28 @@ fn work_on_a_backup_that_was_put_back_is_kept_as_well() {
         assert_eq!(files["another"], text(700, b'n'));
     });
 }
+
+#[test]
+fn a_file_that_comes_back_is_not_the_deleted_one_that_a_program_still_has_open() {
+    for inline in [INLINE, 0] {
+        story(inline, |s| {
+            s.write(A, "log", 0, &text(3_000, b'o'));
+            s.level();
+            s.cut_link();
+            let open = calls::open(s.host(A), process(1), "log").unwrap();
+            s.host(A).unlink(b"log").unwrap();
+            let edited = [text(1_000, b'b'), text(2_000, b'o')].concat();
+            s.write(B, "log", 0, &edited[..1_000]);
+            assert_eq!(s.level(), BTreeMap::from([("log".to_owned(), edited.clone())]));
+            // The program goes on with what was deleted, and nobody else sees that.
+            calls::write(s.host(A), open, 500, &text(4_000, b'p')).unwrap();
+            s.host(A).fsync(open, false).unwrap();
+            assert_eq!(s.read(A, "log"), edited);
+            assert_eq!(calls::read_open(s.host(A), open, 9_000).map(|b| b.len()), Some(4_500));
+            s.write(A, "log", 2_000, b"later");
+            calls::close(s.host(A), open);
+            let later = [&edited[..2_000], b"later", &edited[2_005..]].concat();
+            assert_eq!(s.level(), BTreeMap::from([("log".to_owned(), later)]));
+        });
+    }
+}
