@@ -2,8 +2,8 @@
 //! restored state.
 //!
 //! Both find out what they have in common (see [`survey`](crate::model::survey)): first, where they were together before,
-//! files of the same id at the same versions; then names of the same content. The latter become one file under an id that
-//! both come to by themselves. All else is news, and goes the way of all news.
+//! files of the same id at the same versions; then names of the same size, and of these those of the same content. The latter
+//! become one file under an id that both come to by themselves. What only one has is never read for that. All else is news, and goes the way of all news.
 //!
 //! Invariants: nothing is told before both have come to the same findings; a file that a program has open, or that has
 //! changed since it was looked at, is no part of them here, and the peer is asked to tell of it; what both have is
@@ -45,6 +45,10 @@ pub(super) struct Meeting {
     seen: BTreeMap<FileId, (Version, Version)>,
     /// Files that both know, at the same versions.
     known: BTreeSet<FileId>,
+    /// Files whose names and sizes both have: only of these the content is looked at.
+    alike: BTreeSet<FileId>,
+    /// Files whose names both have for something else.
+    contested: Vec<Met>,
 }
 
 /// What comes next.
@@ -62,7 +66,9 @@ enum Step {
 enum About {
     /// Which files are known to both.
     Versions,
-    /// Which of the others have the same content.
+    /// Which of the others are as long as the other side's of the same name.
+    Sizes,
+    /// Which of those have the same content.
     Content,
 }
 
@@ -79,7 +85,7 @@ impl Meeting {
                 Step::Part => {
                     self.seen = host.part()?;
                     let met = self.ours.met && self.theirs.met;
-                    self.next = Step::Look(if met { About::Versions } else { About::Content });
+                    self.next = Step::Look(if met { About::Versions } else { About::Sizes });
                 }
                 Step::Look(about) => {
                     let about = *about;
@@ -113,9 +119,17 @@ impl Meeting {
         self.next = match about {
             About::Versions => {
                 self.known = found.equal.into_iter().map(|met| met.file).collect();
+                Step::Look(About::Sizes)
+            }
+            About::Sizes => {
+                self.alike = found.equal.into_iter().map(|met| met.file).collect();
+                self.contested = found.contested;
                 Step::Look(About::Content)
             }
-            About::Content => Step::Conclude(found),
+            About::Content => {
+                let contested = [std::mem::take(&mut self.contested), found.contested].concat();
+                Step::Conclude(Found { contested, ..found })
+            }
         };
     }
 
@@ -153,8 +167,17 @@ impl Host {
         if unmet && ours.first.from_the_peer() != theirs.first {
             return self.distrust(&ours.first.disagreement(theirs.first.word()));
         }
-        let (seen, known, asked) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        *meeting = Some(Meeting { ours, theirs, next: Step::Part, early: None, asked, seen, known });
+        *meeting = Some(Meeting {
+            ours,
+            theirs,
+            next: Step::Part,
+            early: None,
+            asked: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            known: BTreeSet::new(),
+            alike: BTreeSet::new(),
+            contested: Vec::new(),
+        });
         self.meet(meeting);
     }
 
@@ -257,24 +280,30 @@ impl Host {
     fn look(&self, meeting: &Meeting, about: About) -> store::Result<Survey> {
         let files: Vec<(FileId, Name)> = {
             let share = self.share.lock();
-            share
-                .names()
-                .filter(|(_, id)| !meeting.known.contains(id))
-                .map(|(n, id)| (id, n.clone()))
-                .collect()
+            let compared = |id: &FileId| match about {
+                About::Versions => true,
+                About::Sizes => !meeting.known.contains(id),
+                About::Content => meeting.alike.contains(id),
+            };
+            share.names().filter(|(_, id)| compared(id)).map(|(n, id)| (id, n.clone())).collect()
         };
         let mut entries = Vec::with_capacity(files.len());
         for (file, name) in files {
-            let (stamp, versions) = {
+            let (stamp, size, versions) = {
                 let share = self.share.lock();
                 let Some(f) = share.file(file) else { continue };
-                (f.stamp, meeting.seen.get(&file).filter(|seen| is_as_seen(&share, file, &name, seen)))
+                (
+                    f.stamp,
+                    f.size,
+                    meeting.seen.get(&file).filter(|seen| is_as_seen(&share, file, &name, seen)),
+                )
             };
             let (what, attrs) = match (versions, about) {
                 (None, _) => (None, 0),
                 (Some(versions), About::Versions) => {
                     (Some(Sha256::digest(codec::encode(&(file, versions))).into()), 0)
                 }
+                (Some(_), About::Sizes) => (Some(Sha256::digest(size.to_le_bytes()).into()), 0),
                 (Some(_), About::Content) => match self.digest_file(&name) {
                     Ok((what, attrs)) => (Some(what), attrs),
                     Err(error) => {
