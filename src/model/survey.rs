@@ -13,7 +13,7 @@ use super::limits::{SURVEY_LEAF, SURVEY_QUESTIONS};
 use super::name::Name;
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 /// Bits of a name's hash by which a node's children differ, ...
@@ -66,6 +66,8 @@ pub struct Found {
     pub equal: Vec<Met>,
     /// Names that both sides have for different things.
     pub contested: Vec<Met>,
+    /// Names that only one side has, where these were asked for.
+    pub alone: Vec<Name>,
 }
 
 /// One side's part in a survey.
@@ -77,6 +79,8 @@ pub struct Survey {
     open: VecDeque<Question>,
     /// The questions of this round.
     round: Vec<Question>,
+    /// Names that only one side has are found as well; both sides say the same.
+    all: bool,
     found: Found,
 }
 
@@ -87,7 +91,12 @@ impl Survey {
             files.into_iter().map(|(file, entry)| (hash(&entry.name), file, entry)).collect();
         own.sort_by(|a, b| (a.0, &a.2.name).cmp(&(b.0, &b.2.name)));
         let open = VecDeque::from([Question { at: 0, depth: 0, leaf: false }]);
-        Survey { own, salt, open, round: Vec::new(), found: Found::default() }
+        Survey { own, salt, open, round: Vec::new(), all: false, found: Found::default() }
+    }
+
+    /// The same, which finds what only one side has, too. Both sides must begin so.
+    pub fn of_all(salt: u128, files: Vec<(FileId, Entry)>) -> Survey {
+        Survey { all: true, ..Survey::new(salt, files) }
     }
 
     /// The answers to the next round of questions; `None` where all is known.
@@ -123,16 +132,18 @@ impl Survey {
 
     /// What was found, once there are no more questions.
     pub fn finish(self) -> Found {
-        let Found { mut equal, mut contested } = self.found;
+        let Found { mut equal, mut contested, mut alone } = self.found;
         equal.sort_by(|a, b| a.name.cmp(&b.name));
         contested.sort_by(|a, b| a.name.cmp(&b.name));
-        Found { equal, contested }
+        alone.sort_unstable();
+        Found { equal, contested, alone }
     }
 
     fn compare_node(&mut self, question: Question, names: u64, digest: [u8; 32]) {
         let under = self.under(&question);
         let ours = under.len() as u64;
-        if names == 0 || ours == 0 {
+        let enough = if self.all { names.max(ours) } else { names.min(ours) };
+        if enough == 0 {
             return;
         }
         if self.node(&question) == (Answer::Node { names, digest }) {
@@ -153,8 +164,13 @@ impl Survey {
             return Err("a survey's answer with too many names");
         }
         let theirs: BTreeMap<&Name, &Entry> = theirs.iter().map(|entry| (&entry.name, entry)).collect();
-        let range = self.under(&question);
-        for (_, file, ours) in &self.own[range] {
+        let own = &self.own[self.under(&question)];
+        if self.all {
+            let names: BTreeSet<&Name> = own.iter().map(|own| &own.2.name).collect();
+            let theirs: BTreeSet<&Name> = theirs.keys().copied().collect();
+            self.found.alone.extend(names.symmetric_difference(&theirs).map(|name| (*name).clone()));
+        }
+        for (_, file, ours) in own {
             let Some(theirs) = theirs.get(&ours.name) else { continue };
             match ours.what.is_some() && ours.what == theirs.what {
                 true => self.found.equal.push(met(*file, ours, theirs)),
@@ -212,7 +228,6 @@ mod tests {
     use super::super::codec;
     use super::super::ids::WriterId;
     use super::*;
-    use std::collections::BTreeSet;
 
     /// What one side has: names, each with what it is, which is not known where that is 0.
     type Side = BTreeMap<u32, u8>;
@@ -228,7 +243,10 @@ mod tests {
 
     /// Both sides' findings, the rounds, and the bytes that one of them sent.
     fn meet(a: &Side, b: &Side) -> (Found, Found, usize, usize) {
-        let (mut a, mut b) = (survey(1, a), survey(2, b));
+        meet_as(survey(1, a), survey(2, b))
+    }
+
+    fn meet_as(mut a: Survey, mut b: Survey) -> (Found, Found, usize, usize) {
         let (mut rounds, mut bytes) = (0, 0);
         while let Some(from_a) = a.answers() {
             let from_b = b.answers().expect("both have the same questions");
@@ -294,6 +312,15 @@ mod tests {
             let is_equal = |(name, what): &(&u32, &u8)| **what != 0 && other.get(*name) == Some(*what);
             let wanted: BTreeSet<String> = common.iter().filter(is_equal).map(|(n, _)| format!("file {n}")).collect();
             proptest::prop_assert_eq!(names(&a.equal), wanted);
+            let all = |salt, side| Survey { all: true, ..survey(salt, side) };
+            let (whole, same, _, _) = meet_as(all(1, &common), all(2, &other));
+            proptest::prop_assert_eq!(names(&whole.equal), names(&a.equal));
+            proptest::prop_assert_eq!(names(&whole.contested), names(&a.contested));
+            let keys = |side: &Side| side.keys().copied().collect::<BTreeSet<u32>>();
+            let (ours, theirs) = (keys(&common), keys(&other));
+            let alone = ours.symmetric_difference(&theirs).map(|n| format!("file {n}"));
+            proptest::prop_assert_eq!(whole.alone.iter().map(Name::to_string).collect::<BTreeSet<_>>(), alone.collect());
+            proptest::prop_assert_eq!(same.alone, whole.alone);
             proptest::prop_assert_eq!(
                 a.equal.len() + a.contested.len(),
                 common.keys().filter(|n| other.contains_key(n)).count()
