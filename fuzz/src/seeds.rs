@@ -18,6 +18,7 @@ use syncfs::model::name::Name;
 use syncfs::model::record::{Agreed, CutMark, Kept, Merge, Record, Taken, TakenBody, TakenPlace};
 use syncfs::model::share::{Header, Share};
 use syncfs::model::survey::{Answer, Entry};
+use syncfs::model::verify;
 use syncfs::model::version::Version;
 use syncfs::wire::frame::put;
 use syncfs::wire::greeting::Word;
@@ -191,7 +192,20 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Match { request: 5, file, version, start: 500, end: 1000, urgent: false, basis: 4 },
         ),
         ("recipes", Message::Recipes { request: 5, end: 502, recipes, sha256: [9; 32] }),
+        ("verify", Message::Verify { nonce: 7, word: verify::Word::Begin { repair: true, owner: true } }),
+        ("verify-refused", Message::Verify { nonce: 7, word: verify::Word::Refused(verify::Refusal::Busy) }),
+        ("verify-names", Message::Verify { nonce: 7, word: verify::Word::Names(answers()) }),
+        ("verify-looks", Message::Verify { nonce: 7, word: verify::Word::Looks(looks()) }),
+        ("verify-groups", Message::Verify { nonce: 7, word: verify::Word::Groups(vec![[1; 32], [2; 32]]) }),
+        ("verify-kept", Message::Verify { nonce: 7, word: verify::Word::Kept(vec![true, false]) }),
+        ("verify-end", Message::Verify { nonce: 7, word: verify::Word::End }),
     ]
+}
+
+fn looks() -> Vec<verify::Look> {
+    use verify::Look;
+    let sight = verify::Sight { steady: true, size: 1_500, mtime: 1_700_000_000, attrs: 9, content: [7; 32] };
+    vec![Look::Is(sight), Look::Absent, Look::NotHeld, Look::Unreadable, Look::Changing]
 }
 
 fn words() -> Vec<(&'static str, Word)> {
@@ -322,7 +336,7 @@ fn identities() -> Vec<(&'static str, Vec<u8>)> {
 const CONTROL: [(&str, &str); 4] = [
     (
         "requests",
-        "{\"cmd\":\"status\"}\n{\"cmd\":\"flush\",\"timeout_ms\":5000}\n{\"cmd\":\"unmount\"}\n{\"cmd\":\"wait\"}\n",
+        "{\"cmd\":\"status\"}\n{\"cmd\":\"flush\",\"timeout_ms\":5000}\n{\"cmd\":\"verify\",\"repair\":false}\n{\"cmd\":\"verified\",\"run\":7,\"from\":0}\n{\"cmd\":\"unmount\"}\n{\"cmd\":\"wait\"}\n",
     ),
     ("nonsense", "{\"cmd\":\"reboot\"}\n[]\n\n{\"cmd\":\"flush\",\"timeout_ms\":-1}\n{\"cmd\""),
     ("answers", "{\"ok\":{\"mount\":\"/mnt\",\"peer\":{\"rtt_ms\":0.25},\"files\":[3,null,true]}}\n"),

@@ -36,6 +36,8 @@ pub enum Command {
     Resume(Resume),
     /// See and bring back what the peer deleted or wrote over
     Trash(Trash),
+    /// Compare both sides from their disks; exit code 1 where they differ
+    Verify(Verify),
     /// Unmount DIR and wait until everything is on the disk
     Unmount(Unmount),
     /// Show syncfs at work: two mounts on this machine, live
@@ -201,6 +203,19 @@ pub struct Restore {
     /// The name that it gets [default: the one that it had]
     #[arg(long = "as", value_name = "NAME")]
     pub to: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Make them the same: both versions of a content are kept, one as a conflict copy
+    #[arg(long)]
+    pub repair: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -11,13 +11,14 @@ use super::protocol::Request;
 use super::server::{Respond, Server};
 use super::signals::Signals;
 use super::units::many;
-use crate::engine::{self, FlushError, Host};
+use crate::engine::{self, FlushError, Host, VerifyError};
 use crate::fs::adapter::{self, Settings};
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
@@ -36,6 +37,9 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Bytes of one answer about the trash; an entry takes 3 KiB at most.
 const PAGE_BYTES: usize = 32 << 10;
+
+/// How long who waits for a verification hears nothing at most.
+const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// What to serve, and where.
 pub struct Plan {
@@ -203,6 +207,8 @@ impl Respond for Share {
             Request::Resume => self.resume().await,
             Request::Trash { from } => self.trash(from).await,
             Request::Restore { what, name } => self.restore(what, name).await,
+            Request::Verify { repair } => self.verify(repair).await,
+            Request::Verified { run, from } => self.verified(run, from).await,
             Request::Unmount => self.unmount().await,
             Request::Wait => self.wait().await,
         }
@@ -271,6 +277,55 @@ impl Share {
         let restored = tokio::task::spawn_blocking(move || host.restore(&what, name.as_deref())).await;
         let restored = restored.context("restoring was cancelled")?.map_err(Failure::other)?;
         Ok(serde_json::to_value(restored).context("the answer can't be written down")?)
+    }
+
+    async fn verify(&self, repair: bool) -> Result<Value, Failure> {
+        let host = self.host.clone();
+        let begun = tokio::task::spawn_blocking(move || host.verify(repair)).await;
+        Ok(begun.context("it was cancelled")?.map_err(|error| self.unverified(&error))?.into())
+    }
+
+    /// How far a verification is, after a moment; or what it came to.
+    async fn verified(&self, run: u64, from: usize) -> Result<Value, Failure> {
+        let Some(run) = self.host.verification(run) else {
+            return Err(Failure::other(
+                "somebody else has begun to verify since; its outcome is not here any more",
+            ));
+        };
+        let _ = tokio::time::timeout(A_MOMENT, run.wait()).await;
+        let Some(outcome) = run.outcome() else {
+            let (read, bytes) = (run.read.load(Relaxed), run.bytes.load(Relaxed));
+            return Ok(serde_json::json!({"done": false, "read": read, "bytes": bytes}));
+        };
+        let report = outcome.map_err(|error| self.unverified(&error))?;
+        let (mut page, mut room) = (Vec::new(), PAGE_BYTES);
+        for differs in report.differences.iter().skip(from) {
+            let told = super::verify::told(differs);
+            room = room.saturating_sub(told.to_string().len());
+            if room == 0 && !page.is_empty() {
+                break;
+            }
+            page.push(told);
+        }
+        let more = from + page.len() < report.differences.len();
+        let (files, bytes) = (report.files, report.bytes);
+        Ok(
+            serde_json::json!({"done": true, "files": files, "bytes": bytes, "differences": page, "more": more}),
+        )
+    }
+
+    fn unverified(&self, error: &VerifyError) -> Failure {
+        let mount = self.mount.display();
+        match error {
+            VerifyError::NotLevel(_) | VerifyError::PeerNotLevel => Failure::new(
+                Exit::TryAgain,
+                format_args!(
+                    "{mount}: {error}; wait until both sides are level, and verify then\n  syncfs flush {mount} && syncfs verify {mount}"
+                ),
+            ),
+            VerifyError::Failed(_) => Failure::other(format_args!("{mount}: {error}")),
+            _ => Failure::new(Exit::TryAgain, format_args!("{mount}: {error}; try again later")),
+        }
     }
 
     async fn unmount(&self) -> Result<Value, Failure> {

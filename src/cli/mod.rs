@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `trash`, `resume`, `unmount` over the
+//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `trash`, `resume`, `verify`, `unmount` over the
 //! control socket ([`protocol`], [`server`], [`client`]), `resolve` through the mount, and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -32,6 +32,7 @@ mod status;
 mod trash;
 mod units;
 mod unmount;
+mod verify;
 
 use args::Command;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Resolve(args) => resolve::run(args),
         Command::Resume(args) => resume::run(args),
         Command::Trash(args) => trash::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Unmount(args) => unmount::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),

@@ -6,6 +6,9 @@
 //! {"cmd":"resume"}                     {"ok":150}: so many deletes pass; null: nothing was paused
 //! {"cmd":"trash","from":0}             {"ok":{"entries":[...],"more":true}}   from that many on
 //! {"cmd":"restore","what":"f"}         {"ok":{"entry":"20261125-...-f","name":"f"}}
+//! {"cmd":"verify","repair":false}      {"ok":5}: the number of the run
+//! {"cmd":"verified","run":5,"from":0}  {"ok":{"done":false,"read":7,"bytes":9}}, after a moment if it goes on
+//!                                      {"ok":{"done":true,"files":2,"bytes":9,"differences":[...],"more":false}}
 //! {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
 //! {"cmd":"wait"}                       the same, without asking it to unmount
 //! ```
@@ -37,6 +40,15 @@ pub enum Request {
         what: String,
         /// Without it, the name that it had.
         name: Option<String>,
+    },
+    /// Begins to compare both sides from their disks.
+    Verify {
+        repair: bool,
+    },
+    /// How far that is, or what it found, from difference number `from` on as much as a line holds.
+    Verified {
+        run: u64,
+        from: usize,
     },
     Unmount,
     Wait,
@@ -86,6 +98,7 @@ mod tests {
         let timed = Request::Flush { timeout_ms: Some(5000) };
         assert_eq!(request(r#"{"cmd":"flush","timeout_ms":5000}"#).unwrap(), timed);
         assert_eq!(request(r#"{"cmd":"trash","from":3}"#).unwrap(), Request::Trash { from: 3 });
+        assert_eq!(request(r#"{"cmd":"verify","repair":true}"#).unwrap(), Request::Verify { repair: true });
         let back = Request::Restore { what: "f".into(), name: None };
         assert_eq!(request(r#"{"cmd":"restore","what":"f"}"#).unwrap(), back);
         assert!(request(r#"{"cmd":"reboot"}"#).is_err());

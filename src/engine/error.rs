@@ -47,6 +47,23 @@ pub enum RestoreError {
     Store(#[from] store::Error),
 }
 
+/// Why a verification did not begin, or came to no end.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("the peer is not there")]
+    NotConnected,
+    #[error("the connection with the peer was lost before all was compared")]
+    Disconnected,
+    #[error("changes are under way: {0}")]
+    NotLevel(String),
+    #[error("changes are under way on the peer")]
+    PeerNotLevel,
+    #[error("both sides are being verified already")]
+    Busy,
+    #[error("{0}")]
+    Failed(String),
+}
+
 impl From<store::Error> for fs::error::Error {
     fn from(error: store::Error) -> fs::error::Error {
         fs::error::Error::Io(std::io::Error::from_raw_os_error(error.errno()))

@@ -11,6 +11,7 @@ use super::pending::Unfinished;
 use super::queues::{Inbox, InboxEar, Server, Trigger};
 use super::signatures::Signatures;
 use super::trash::Trash;
+use super::verifying::Verifying;
 use super::wants::Fetch;
 use crate::fs::error::Error as FsError;
 use crate::fs::kernel::Kernel;
@@ -126,6 +127,7 @@ pub struct Host {
     pub(super) next_flush: AtomicU64,
     /// The last `Flush` of ours that the peer answered.
     pub(super) flushes: watch::Sender<u64>,
+    pub(super) verifying: Verifying,
     pub(super) stopping: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) ears: Mutex<Option<Ears>>,

@@ -10,6 +10,7 @@ use super::metadata::Checkpointer;
 use super::node::Graves;
 use super::queues::{self, Server};
 use super::signatures::Signatures;
+use super::verifying::Verifying;
 use super::wants::Fetch;
 use super::{live, recovery};
 use crate::fs::kernel::Kernel;
@@ -92,6 +93,7 @@ impl Host {
             progress: watch::channel(0).0,
             next_flush: AtomicU64::new(1),
             flushes: watch::channel(0).0,
+            verifying: Verifying::default(),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
             ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear })),

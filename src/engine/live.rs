@@ -75,6 +75,7 @@ pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
     if let Some(link) = host.link.get() {
         link.close();
     }
+    host.verifying.stop();
     let _ = host.triggers.send(Trigger::Stop);
     host.inbox.send(Inbound::Stop);
     host.fetch.job(Job::Stop);
@@ -152,6 +153,7 @@ impl Host {
         self.fetch_down();
         self.server.clear();
         self.signatures.clear();
+        self.verifying.end();
         self.refused.lock().clear();
         self.told_older.lock().clear();
         self.inbox.send(Inbound::Down);
@@ -166,6 +168,7 @@ impl Host {
                 None => self.distrust("the peer begins before it says where"),
             },
             Message::Survey { nonce, answers } => self.inbox.send(Inbound::Survey { nonce, answers }),
+            Message::Verify { nonce, word } => self.hear_of_verification(nonce, word),
             Message::Announce(cut) => self.inbox.send(Inbound::Cut(cut)),
             Message::Dropped { seq } => self.dropped(seq),
             Message::Thanks { cuts, acks } => self.thanked(&cuts, acks),

@@ -6,7 +6,7 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
-//! `node`, `trash`, `frozen`, `attrs`, `channel`.
+//! `node`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -41,6 +41,7 @@
 //! | matcher | reads what may be like content that is wanted: compares, signs, puts together |
 //! | server | answers `Retrieve`, `Compare` and `Match` |
 //! | checkpointer | brings the metadata store level with the journal |
+//! | verify | reads everything where somebody wants to know whether both sides hold the same; not turned by hand |
 
 mod apply;
 mod attrs;
@@ -63,6 +64,7 @@ mod live;
 mod location;
 mod matcher;
 mod meeting;
+mod mend;
 pub mod metadata;
 mod missing;
 mod moves;
@@ -87,10 +89,12 @@ pub mod stepped;
 mod storm;
 mod thrown;
 mod trash;
+mod verify;
+pub mod verifying;
 mod volume;
 mod wants;
 mod worker;
 
 pub use channel::Channel;
-pub use error::{Error, FlushError, RestoreError};
+pub use error::{Error, FlushError, RestoreError, VerifyError};
 pub use host::{Host, Options};

@@ -75,7 +75,7 @@ impl Host {
     }
 
     /// Makes a new file of what lies in staging. Journal first, as for copies of what loses: recovery finishes the move.
-    fn publish_restored(&self, staging: &str, name: &Name) -> Result<(), RestoreError> {
+    pub(super) fn publish_restored(&self, staging: &str, name: &Name) -> Result<(), RestoreError> {
         self.backing.sync_names()?;
         let wrap = |source| store::Error::Io { what: format!("restoring {name}"), source };
         let stat = self.backing.stat(At::Staging(staging)).map_err(wrap)?;

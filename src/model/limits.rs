@@ -84,3 +84,6 @@ pub const EVENTS: usize = 8;
 /// Questions in one round of a survey, and names in one answer: with the longest names a round fits a frame.
 pub const SURVEY_QUESTIONS: usize = 512;
 pub const SURVEY_LEAF: usize = 32;
+/// Files that a verification looks at more closely at a time, and groups of one file that it names one by one.
+pub const VERIFY_LOOKS: usize = 64;
+pub const VERIFY_GROUPS: u64 = 4096;

@@ -6,6 +6,7 @@ use super::first::FirstSync;
 use super::ids::{FileId, LogPosition, Seq};
 use super::limits::{ACKS, CHUNK, CUT_RANGES, FILE_BYTES, RETRIEVE_BYTES, SPAN_BYTES};
 use super::survey::{self, Answer};
+use super::verify;
 use super::version::Version;
 use super::{chunk, ids::ReplicaId};
 use bincode::{Decode, Encode};
@@ -140,6 +141,11 @@ pub enum Message {
         recipes: Vec<Recipe>,
         sha256: [u8; 32],
     },
+    /// Of a verification, whose number `nonce` its asker has chosen.
+    Verify {
+        nonce: u64,
+        word: verify::Word,
+    },
 }
 
 /// How one side begins a session.
@@ -180,6 +186,7 @@ impl Message {
                 Err("a retrieval of nothing, of too much, or of what no file has")
             }
             Message::Survey { answers, .. } => survey::check(answers),
+            Message::Verify { word, .. } => word.check(),
             Message::Compare { start, end, .. } | Message::Match { start, end, .. }
                 if start >= end || (end - start).saturating_mul(CHUNK) > SPAN_BYTES || *end > CHUNKS =>
             {

@@ -22,4 +22,5 @@ pub mod sabotage;
 pub mod share;
 pub mod survey;
 pub mod trash;
+pub mod verify;
 pub mod version;

@@ -19,4 +19,5 @@ mod reading;
 mod rig;
 mod semantics;
 mod trash;
+mod verify;
 mod wiped;

@@ -1,0 +1,244 @@
+//! `syncfs verify`: compares both sides from their disks, and with `--repair` makes them the same.
+
+use super::args;
+use super::client::{self, AT_ONCE, Client};
+use super::exit::{Exit, Failure, Outcome, complain, say};
+use super::protocol::Request;
+use super::units::{bytes, many};
+use crate::engine::verifying::Differs;
+use crate::model::limits::GROUP_BYTES;
+use crate::model::verify::Difference;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+
+/// Characters of a full bar.
+const BAR: usize = 30;
+/// Ranges of one file that are told one by one.
+const RANGES: usize = 64;
+
+pub fn run(args: args::Verify) -> Outcome {
+    let mut client = client::find(args.dir.as_deref())?;
+    let run = client.ask(&Request::Verify { repair: args.repair }, Some(AT_ONCE))?.as_u64().unwrap_or(0);
+    let report = report(&mut client, run)?;
+    match args.json {
+        true => say(format_args!("{report:#}")),
+        false => listing(&report, args.repair).iter().for_each(say),
+    }
+    let exit = exit(&report);
+    if args.repair && report["same"] != true {
+        // What was mended has yet to cross.
+        client.ask(&Request::Flush { timeout_ms: None }, None)?;
+    }
+    if exit == Exit::Conflicts {
+        complain(&"both versions are kept, and conflict copies wait for you: syncfs conflicts");
+    }
+    Ok(exit)
+}
+
+/// Waits for the outcome; all of it.
+fn report(client: &mut Client, run: u64) -> Result<Value, Failure> {
+    let mut bar = Bar::new();
+    let mut all = Vec::new();
+    loop {
+        let mut page = match client.ask(&Request::Verified { run, from: all.len() }, Some(AT_ONCE)) {
+            Ok(page) => page,
+            Err(failure) => {
+                bar.clear();
+                return Err(failure);
+            }
+        };
+        if page["done"] != true {
+            bar.show(page["read"].as_u64().unwrap_or(0), page["bytes"].as_u64().unwrap_or(0));
+            continue;
+        }
+        bar.clear();
+        let differences = page["differences"].as_array().cloned().unwrap_or_default();
+        let last = page["more"] != true || differences.is_empty();
+        all.extend(differences);
+        if last {
+            let same = all.is_empty();
+            let (files, bytes) = (page["files"].take(), page["bytes"].take());
+            return Ok(json!({"same": same, "files": files, "bytes": bytes, "differences": all}));
+        }
+    }
+}
+
+/// One difference, for the control socket and for programs.
+pub fn told(differs: &Differs) -> Value {
+    let what = match &differs.how {
+        Difference::Content(_) => "content",
+        Difference::Attributes => "attributes",
+        Difference::OnlyHere => "only-here",
+        Difference::OnlyThere => "only-there",
+        Difference::Changing => "changing",
+        Difference::NotHeldHere => "not-held-here",
+        Difference::NotHeldThere => "not-held-there",
+        Difference::UnreadableHere => "unreadable-here",
+        Difference::UnreadableThere => "unreadable-there",
+    };
+    let (name, repaired, copied) = (differs.name.to_string(), differs.repaired, differs.copied);
+    let mut told = json!({"name": name, "what": what, "repaired": repaired, "conflict_copy": copied});
+    if let Difference::Content(groups) = &differs.how {
+        let ranges: Vec<_> = groups.iter().take(RANGES).map(|g| json!([g.start, g.end - 1])).collect();
+        told["groups"] = ranges.into();
+        told["differing_groups"] = groups.len().into();
+    }
+    told
+}
+
+fn exit(report: &Value) -> Exit {
+    let differences = report["differences"].as_array().map_or(&[][..], Vec::as_slice);
+    match differences.iter().all(|differs| differs["repaired"] == true) {
+        false => Exit::Other,
+        true if differences.iter().any(|differs| differs["conflict_copy"] == true) => Exit::Conflicts,
+        true => Exit::Ok,
+    }
+}
+
+fn listing(report: &Value, repair: bool) -> Vec<String> {
+    let number = |key: &str| report[key].as_u64().unwrap_or(0);
+    let differences = report["differences"].as_array().map_or(&[][..], Vec::as_slice);
+    if differences.is_empty() {
+        let (files, size) = (many(number("files"), "file"), number("bytes"));
+        return vec![format!("both sides hold the same {files}, {}", bytes(size))];
+    }
+    let line = |differs: &Value| {
+        let name = differs["name"].as_str().unwrap_or("?");
+        let mended = match (repair, differs["repaired"] == true, differs["conflict_copy"] == true) {
+            (false, ..) => "",
+            (true, true, true) => "; repaired, both versions are kept",
+            (true, true, false) => "; repaired",
+            (true, false, _) => "; not repaired",
+        };
+        format!("{name}: {}{mended}", how(differs))
+    };
+    let mut lines: Vec<String> = differences.iter().map(line).collect();
+    let (differ, files) = (many(differences.len() as u64, "file"), many(number("files"), "file"));
+    let s = if differences.len() == 1 { "s" } else { "" };
+    lines.push(format!("{differ} differ{s}; this side has {files}, {}", bytes(number("bytes"))));
+    lines
+}
+
+/// How a file differs, and where that helps what to do about it.
+fn how(differs: &Value) -> String {
+    match differs["what"].as_str().unwrap_or("?") {
+        "content" => format!("content differs in {}", groups(differs)),
+        "attributes" => "attributes differ (mode, time, owner or user.*)".into(),
+        "only-here" => "only here".into(),
+        "only-there" => "only on the peer".into(),
+        "changing" => "is being changed, or mapped by a program; verify again when it rests".into(),
+        "not-held-here" => "not wholly held here, so not compared".into(),
+        "not-held-there" => "not wholly held on the peer, so not compared".into(),
+        "unreadable-here" => "can't be read from the disk here; the log says why. If it is gone from \
+            the store, it comes back from the peer when this side is mounted anew"
+            .into(),
+        "unreadable-there" => "can't be read from the disk of the peer; its log says why".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// Chunk groups as ranges, and the bytes that they are.
+fn groups(differs: &Value) -> String {
+    let ranges = differs["groups"].as_array().map_or(&[][..], Vec::as_slice);
+    let range = |range: &Value| {
+        let (first, last) = (range[0].as_u64().unwrap_or(0), range[1].as_u64().unwrap_or(0));
+        let (from, to) = (first * GROUP_BYTES, last.saturating_add(1).saturating_mul(GROUP_BYTES) - 1);
+        match first == last {
+            true => format!("group {first} (bytes {from}-{to})"),
+            false => format!("groups {first}-{last} (bytes {from}-{to})"),
+        }
+    };
+    let told: Vec<String> = ranges.iter().map(range).collect();
+    let more = if told.len() == RANGES { ", ..." } else { "" };
+    format!("{}{more}", told.join(", "))
+}
+
+/// A progress bar on a terminal; elsewhere, and where NO_COLOR is set, nothing.
+struct Bar {
+    is_wanted: bool,
+    is_shown: bool,
+}
+
+impl Bar {
+    fn new() -> Bar {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Bar { is_wanted: std::io::stderr().is_terminal() && !plain, is_shown: false }
+    }
+
+    fn show(&mut self, read: u64, total: u64) {
+        if self.is_wanted {
+            self.is_shown = true;
+            let _ = write!(std::io::stderr(), "\r\x1b[K{}", bar(read, total));
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// `[######------]  50%  1.00 GB of 2.00 GB`
+fn bar(read: u64, total: u64) -> String {
+    // Files are read a second time where they differ.
+    let read = read.min(total);
+    let part = if total == 0 { 0.0 } else { read as f64 / total as f64 };
+    let full = (part * BAR as f64) as usize;
+    let (full, empty) = ("#".repeat(full), "-".repeat(BAR - full));
+    let wait = if read == total { ", waiting for the peer" } else { "" };
+    format!("[{full}{empty}] {:>3.0}%  {} of {}{wait}", part * 100.0, bytes(read), bytes(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::chunk::ChunkSet;
+    use crate::model::name::Name;
+
+    fn differs(name: &str, how: Difference, repaired: bool, copied: bool) -> Value {
+        told(&Differs { name: Name::new(name.as_bytes()).unwrap(), how, repaired, copied })
+    }
+
+    fn report(differences: Vec<Value>) -> Value {
+        json!({"files": 3001, "bytes": 1_500_000, "differences": differences})
+    }
+
+    #[test]
+    fn sides_that_are_the_same_get_one_line() {
+        let same = report(vec![]);
+        assert_eq!(listing(&same, false), ["both sides hold the same 3,001 files, 1.50 MB"]);
+        assert_eq!(exit(&same), Exit::Ok);
+    }
+
+    #[test]
+    fn a_listing_says_which_groups_of_a_content_differ() {
+        let content = Difference::Content([0..1, 3..5].into_iter().collect::<ChunkSet>());
+        let found = report(vec![
+            differs("a", content.clone(), true, true),
+            differs("b", Difference::OnlyHere, true, false),
+            differs("c", Difference::Changing, false, false),
+        ]);
+        assert_eq!(
+            listing(&found, true),
+            [
+                "a: content differs in group 0 (bytes 0-499999), groups 3-4 (bytes 1500000-2499999); repaired, both versions are kept",
+                "b: only here; repaired",
+                "c: is being changed, or mapped by a program; verify again when it rests; not repaired",
+                "3 files differ; this side has 3,001 files, 1.50 MB",
+            ]
+        );
+        assert_eq!(exit(&found), Exit::Other);
+        assert_eq!(exit(&report(vec![differs("a", content, true, true)])), Exit::Conflicts);
+        assert_eq!(exit(&report(vec![differs("a", Difference::Attributes, true, false)])), Exit::Ok);
+    }
+
+    #[test]
+    fn a_bar_fills() {
+        assert_eq!(bar(0, 0), format!("[{}]   0%  0 bytes of 0 bytes, waiting for the peer", "-".repeat(30)));
+        assert_eq!(
+            bar(500, 1000),
+            format!("[{}{}]  50%  500 bytes of 1.00 kB", "#".repeat(15), "-".repeat(15))
+        );
+    }
+}
