@@ -102,6 +102,9 @@ pub struct Mount {
     /// more than 100]
     #[arg(long, value_name = "N")]
     pub max_delete: Option<u64>,
+    /// How often what changes here is announced to the peer, beside `flush`; 0: at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub interval: u64,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]

@@ -38,6 +38,7 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
         number("pending_files")
             .map(|n| join([Some(many(n, "file")), number("dirty_chunks").map(|n| many(n, "dirty chunk"))])),
     ));
+    lines.push(("interval", number("interval").map(|n| format!("{}; now: syncfs flush", many(n, "second")))));
     lines.push(("missing", number("missing_chunks").map(|n| many(n, "chunk"))));
     lines.push((
         "conflicts",

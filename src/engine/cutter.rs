@@ -10,6 +10,7 @@
 
 use super::flights::Flight;
 use super::frozen::Frozen;
+use super::gathered::Gathered;
 use super::host::Host;
 use super::node::{Data, Held};
 use super::pieces::{digest, read_pieces};
@@ -24,6 +25,7 @@ use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
 use crate::model::record::{CutMark, Record};
 use crate::model::sabotage::{Bug, planted};
+use crate::model::share::Share;
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,13 +45,39 @@ pub(super) struct Cutter {
     triggers: Receiver<Trigger>,
     /// Files that stay open, with the time at which they are cut all the same.
     due: VecDeque<(Instant, FileId)>,
+    /// With `--interval`, what is cut at the next tick.
+    gathered: Gathered,
+    /// Whether the peer has listened since the mount.
+    begun: bool,
     /// When the pages of mappings are written back next.
     mapped_at: Option<Instant>,
 }
 
 impl Cutter {
     pub fn new(triggers: Receiver<Trigger>) -> Cutter {
-        Cutter { triggers, due: VecDeque::new(), mapped_at: None }
+        let (due, gathered) = (VecDeque::new(), Gathered::default());
+        Cutter { triggers, due, gathered, begun: false, mapped_at: None }
+    }
+
+    /// These changed, and belong together: they are cut now, or with the tick.
+    fn changed(&mut self, host: &Host, files: &[FileId], process: Option<u32>) {
+        let Some(interval) = host.options.interval else { return host.cut(files, process) };
+        // What opens others later belongs to these all the same.
+        if let Err(error) = host.bind(&mut host.share.lock(), files) {
+            tracing::error!("files that belong together may be announced apart: {error}");
+        }
+        self.gathered.add(files, process, interval);
+        if self.gathered.is_long() {
+            let share = host.share.lock();
+            self.gathered.retain(|id| share.file(id).is_some());
+        }
+    }
+
+    fn tick(&mut self, host: &Host) {
+        for (file, process) in self.gathered.take() {
+            let group = host.writers.lock().group(file);
+            host.cut(&group, process);
+        }
     }
 }
 
@@ -58,7 +86,8 @@ impl Worker for Cutter {
         if self.mapped_at.is_none() && !host.mapped.lock().is_empty() {
             self.mapped_at = Some(Instant::now() + CUT_AFTER);
         }
-        let until = self.due.front().map(|d| d.0).into_iter().chain(self.mapped_at).min();
+        let due = self.due.front().map(|d| d.0);
+        let until = due.into_iter().chain(self.mapped_at).chain(self.gathered.until()).min();
         let mut turn = Turn::Worked;
         let first = match queues::next(&self.triggers, wait, until) {
             Ok(first) => first,
@@ -71,8 +100,14 @@ impl Worker for Cutter {
         for trigger in first.into_iter().chain(more) {
             match trigger {
                 Trigger::Cut(files, process) => host.cut(&files, process),
+                Trigger::Changed(files, process) => self.changed(host, &files, process),
+                Trigger::Fresh(file) if host.options.interval.is_some() => self.changed(host, &[file], None),
                 Trigger::Fresh(file) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
-                Trigger::Backlog => host.cut_backlog(),
+                Trigger::Tick => self.tick(host),
+                Trigger::Backlog => {
+                    let waits = host.cut_backlog(std::mem::replace(&mut self.begun, true));
+                    waits.iter().for_each(|file| self.changed(host, &[*file], None));
+                }
                 Trigger::Stop => return Turn::Over,
             }
         }
@@ -89,6 +124,10 @@ impl Worker for Cutter {
             let group = host.writers.lock().group(file);
             host.cut(&group, None);
         }
+        if self.gathered.until().is_some_and(|at| at <= now) {
+            turn = Turn::Worked;
+            self.tick(host);
+        }
         let _cutting = host.cutting.lock();
         if let Err(error) = host.announce() {
             tracing::error!("changes can't be announced: {error}");
@@ -98,10 +137,20 @@ impl Worker for Cutter {
 }
 
 impl Host {
-    /// A cut of `file` and all that is open for writing together with it is due now.
+    /// A cut of `file` and all that is open for writing together with it is due.
     pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
         let group = self.writers.lock().group(file);
-        let _ = self.triggers.send(Trigger::Cut(group, process));
+        let _ = self.triggers.send(Trigger::Changed(group, process));
+    }
+
+    /// Everything that changed is cut now, whatever it waits for.
+    pub(super) fn cut_fresh(&self) {
+        let _ = self.triggers.send(Trigger::Tick);
+        let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().copied().collect();
+        for file in fresh {
+            let group = self.writers.lock().group(file);
+            let _ = self.triggers.send(Trigger::Cut(group, None));
+        }
     }
 
     fn look_behind_all(&self) {
@@ -118,21 +167,44 @@ impl Host {
         }
     }
 
-    /// Everything the peer does not have, one cut for each set of files that belong together.
-    fn cut_backlog(&self) {
+    /// Everything the peer does not have, one cut for each set of files that belong together; where it has listened
+    /// `before`, without what waits for the tick, which is returned.
+    fn cut_backlog(&self, before: bool) -> Vec<FileId> {
         let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
             let outbound = self.outbound.lock();
             share.unthanked().union(&outbound.asked).copied().collect()
         };
         let mut seen = BTreeSet::new();
+        let mut waits = Vec::new();
         for file in todo {
             if seen.contains(&file) {
                 continue;
             }
-            seen.extend(self.share.lock().bonded(file));
-            self.cut(&[file], None);
+            let together = self.share.lock().bonded(file);
+            let is_told = {
+                let share = self.share.lock();
+                let outbound = self.outbound.lock();
+                together.iter().any(|id| {
+                    outbound.asked.contains(id)
+                        || share.file(*id).is_some_and(|f| !f.is_thanked() && !f.is_fresh())
+                })
+            };
+            seen.extend(together);
+            match before && self.options.interval.is_some() && !is_told {
+                true => waits.push(file),
+                false => self.cut(&[file], None),
+            }
         }
+        waits
+    }
+
+    /// These move together from here on.
+    fn bind(&self, share: &mut Share, files: &[FileId]) -> store::Result<()> {
+        if !share.are_bonded(files) {
+            self.commit(share, Record::Bonded { files: files.to_vec() })?;
+        }
+        Ok(())
     }
 
     /// Takes one cut of `seeds` and all that moves together with them, if there is anything to tell.
@@ -161,9 +233,7 @@ impl Host {
     /// nothing to tell of any.
     fn members(&self, seeds: &[FileId]) -> store::Result<Option<BTreeSet<FileId>>> {
         let mut share = self.share.lock();
-        if !share.are_bonded(seeds) {
-            self.commit(&mut share, Record::Bonded { files: seeds.to_vec() })?;
-        }
+        self.bind(&mut share, seeds)?;
         let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
         let any = members.iter().any(|id| self.tells(&share, *id));
         Ok(any.then_some(members))
@@ -399,7 +469,7 @@ impl Host {
     }
 
     /// Whether there is anything of `id` that the peer has not been told in this session.
-    fn tells(&self, share: &crate::model::share::Share, id: FileId) -> bool {
+    fn tells(&self, share: &Share, id: FileId) -> bool {
         let Some(f) = share.file(id) else { return false };
         let outbound = self.outbound.lock();
         let (announced, everything) = outbound.told(id);

@@ -59,6 +59,8 @@ pub struct Options {
     pub max_delete: Option<u64>,
     /// What was removed from the directory while it was not mounted is deleted on the peer, too, instead of coming back.
     pub adopt_deletes: bool,
+    /// Changes made here are announced only so often, and where somebody waits for them; without it, at once.
+    pub interval: Option<Duration>,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,

@@ -17,7 +17,6 @@ use crate::model::message::{Begin, Hello, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::wire::{self, Event, Events, Link};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -260,10 +259,7 @@ impl Host {
     pub(super) async fn level(&self) {
         let mut progress = self.progress.subscribe();
         loop {
-            let fresh: BTreeSet<_> = self.share.lock().fresh().iter().copied().collect();
-            for file in fresh {
-                self.cut_soon(file, None);
-            }
+            self.cut_fresh();
             if self.is_level() {
                 return;
             }

@@ -56,6 +56,7 @@ mod error;
 mod fetch;
 mod flights;
 mod frozen;
+mod gathered;
 mod hints;
 mod host;
 mod inbound;

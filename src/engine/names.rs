@@ -180,7 +180,7 @@ impl Host {
                 writers.closed(process, node.id);
                 group
             };
-            let _ = self.triggers.send(Trigger::Cut(group, Some(process)));
+            let _ = self.triggers.send(Trigger::Changed(group, Some(process)));
         }
     }
 
@@ -206,7 +206,7 @@ impl Host {
             false => self.backing.unlink_if_there(At::Name(&name))?,
         }
         drop(data);
-        let _ = self.triggers.send(Trigger::Cut(group, None));
+        let _ = self.triggers.send(Trigger::Changed(group, None));
         self.names_moved();
         self.moved();
         Ok(())
@@ -301,7 +301,7 @@ impl Host {
         }
         group.sort_unstable();
         group.dedup();
-        let _ = self.triggers.send(Trigger::Cut(group, None));
+        let _ = self.triggers.send(Trigger::Changed(group, None));
         self.names_moved();
         self.moved();
         Ok(())

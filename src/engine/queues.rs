@@ -48,10 +48,15 @@ pub(super) fn next<T>(ear: &Receiver<T>, wait: bool, until: Option<Instant>) -> 
 /// Why a cut is taken.
 #[derive(Debug)]
 pub enum Trigger {
-    /// A close, an fsync or a name operation: these files together, now. With the process, where known.
-    Cut(Vec<FileId>, Option<u32>),
-    /// Changed for the first time since its last cut: within a second.
+    /// A close, an fsync or a name operation: these files together, now or with `--interval`'s tick. With the process,
+    /// where known.
+    Changed(Vec<FileId>, Option<u32>),
+    /// Changed for the first time since its last cut: within a second, or with the tick.
     Fresh(FileId),
+    /// The peer waits for it, or somebody for both sides to be level: these files together, now.
+    Cut(Vec<FileId>, Option<u32>),
+    /// All that waits for the tick is cut now.
+    Tick,
     /// The peer listens: everything it does not have.
     Backlog,
     Stop,

@@ -95,7 +95,7 @@ impl Host {
             let lsn = self.commit(&mut self.share.lock(), record)?;
             self.journal.sync(lsn)?;
             self.backing.rename(At::Staging(staging), At::Name(name), RenameFlags::NOREPLACE)?;
-            let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+            let _ = self.triggers.send(Trigger::Changed(vec![file], None));
         }
         self.backing.sync_names()?;
         self.names_moved();

@@ -19,6 +19,8 @@ pub struct Status {
     pub files: u64,
     pub bytes: u64,
     pub pending_files: u64,
+    /// Seconds between announcements of what changes here; `null`: at once.
+    pub interval: Option<u64>,
     pub dirty_chunks: u64,
     pub missing_chunks: u64,
     pub conflicts: u64,
@@ -90,6 +92,7 @@ impl Host {
             files,
             bytes,
             pending_files: share.unthanked().len() as u64,
+            interval: self.options.interval.map(|interval| interval.as_secs()),
             dirty_chunks: dirty,
             missing_chunks: missing,
             conflicts,

@@ -73,8 +73,7 @@ impl Stepped {
 
     /// Every change that waits for its second to pass is cut now, as `flush` does.
     pub fn level_soon(&self) {
-        let fresh: Vec<_> = self.host.share.lock().fresh().iter().copied().collect();
-        fresh.into_iter().for_each(|file| self.host.cut_soon(file, None));
+        self.host.cut_fresh();
     }
 
     /// What keeps it from being level, for people.

@@ -10,6 +10,7 @@ mod costs;
 mod directory;
 mod editing;
 mod first;
+mod interval;
 mod life;
 mod locking;
 mod mapping;

@@ -6,6 +6,7 @@
 
 mod brakes;
 mod first;
+mod interval;
 mod matching;
 mod meeting;
 mod promises;

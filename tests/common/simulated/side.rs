@@ -3,6 +3,7 @@
 use super::network::Pipe;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 use syncfs::engine::stepped::Stepped;
 use syncfs::engine::{Host, Options};
 use syncfs::store::torn::{Death, Dice, TornDisk};
@@ -25,6 +26,7 @@ pub struct Side {
     /// What is missing at the next starts is deleted.
     pub adopt_deletes: bool,
     pub max_delete: Option<u64>,
+    pub interval: Option<Duration>,
 }
 
 /// What the death of a process meant to its machine.
@@ -64,13 +66,14 @@ impl Side {
             inline_bytes,
             adopt_deletes: false,
             max_delete: None,
+            interval: None,
         }
     }
 
     /// The same replica once more, on a disk of its own: as this one is that does not run.
     pub fn snapshot(&self) -> Side {
         let (disk, out) = (self.disk.snapshot(), Pipe::default());
-        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, .. } = *self;
+        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, interval, .. } = *self;
         Side {
             disk,
             running: None,
@@ -82,6 +85,7 @@ impl Side {
             inline_bytes,
             adopt_deletes,
             max_delete,
+            interval,
         }
     }
 
@@ -156,6 +160,7 @@ impl Side {
             trash_days: 7,
             max_delete: self.max_delete,
             adopt_deletes: self.adopt_deletes,
+            interval: self.interval,
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };
