@@ -11,9 +11,10 @@ use syncfs::model::chunk::{self, ChunkSet};
 use syncfs::model::codec;
 use syncfs::model::conflict::conflict_name;
 use syncfs::model::cut::{Attrs, BodyCut, Changed, Cut, FileCut, Piece, Place};
+use syncfs::model::direction::Direction;
 use syncfs::model::file::File;
 use syncfs::model::ids::{FileId, LogPosition, ReplicaId, WriterId};
-use syncfs::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
+use syncfs::model::judge::{BodyVerdict, PlaceVerdict, Sides, Verdict, judge};
 use syncfs::model::limits::CHUNK;
 use syncfs::model::message::{Ack, Message};
 use syncfs::model::name::Name;
@@ -169,7 +170,7 @@ impl World {
         let holders = cut.names().filter_map(|name| self.share.named(name));
         let concerned: Vec<FileId> = cut.files.iter().map(|f| f.file).chain(holders).collect();
         self.cut(|id| concerned.contains(&id));
-        let verdicts = judge(&self.share, self.peer, cut);
+        let verdicts = judge(&self.share, Sides { peer: self.peer, direction: Direction::Both }, cut);
         assert!(verdicts.iter().map(|v| v.file).eq(cut.files.iter().map(|f| f.file)));
         verdicts
     }

@@ -4,6 +4,7 @@
 //! list to keep in step: the second spelling is turned into the first and parsed again.
 
 use super::options::{self, KernelOptions};
+use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use clap::builder::TypedValueParser;
 use clap::{CommandFactory, Parser};
@@ -102,6 +103,10 @@ pub struct Mount {
     /// more than 100]
     #[arg(long, value_name = "N")]
     pub max_delete: Option<u64>,
+    /// Which way changes go; the peer must be told the same from its point of view: both; send, nothing comes from the
+    /// peer; receive, what is changed here stays here, and as a conflict copy where the peer changes the same
+    #[arg(long, value_name = "both|send|receive", default_value = "both", value_parser = direction())]
+    pub direction: Direction,
     /// How often what changes here is announced to the peer, beside `flush`; 0: at once
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub interval: u64,
@@ -260,6 +265,12 @@ fn mount_options() -> Vec<String> {
 fn first_sync() -> impl clap::builder::TypedValueParser<Value = FirstSync> {
     let words = clap::builder::PossibleValuesParser::new(FirstSync::ALL.map(FirstSync::word));
     let by_word = |word: String| FirstSync::ALL.into_iter().find(|mode| mode.word() == word);
+    words.map(move |word| by_word(word).expect("only these words pass"))
+}
+
+fn direction() -> impl clap::builder::TypedValueParser<Value = Direction> {
+    let words = clap::builder::PossibleValuesParser::new(Direction::ALL.map(Direction::word));
+    let by_word = |word: String| Direction::ALL.into_iter().find(|direction| direction.word() == word);
     words.map(move |word| by_word(word).expect("only these words pass"))
 }
 

@@ -79,6 +79,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             trash_days: args.trash_days,
             max_delete: args.max_delete,
             adopt_deletes: args.adopt_deletes,
+            direction: args.direction,
             interval: (args.interval > 0).then(|| Duration::from_secs(args.interval)),
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,

@@ -38,6 +38,9 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
         number("pending_files")
             .map(|n| join([Some(many(n, "file")), number("dirty_chunks").map(|n| many(n, "dirty chunk"))])),
     ));
+    let direction = text(&status["direction"]).filter(|word| word != "both");
+    let kept = number("held_back").map(|n| format!("{} changed here alone", many(n, "file")));
+    lines.push(("direction", direction.map(|word| join([Some(word), kept]))));
     lines.push(("interval", number("interval").map(|n| format!("{}; now: syncfs flush", many(n, "second")))));
     lines.push(("missing", number("missing_chunks").map(|n| many(n, "chunk"))));
     lines.push((

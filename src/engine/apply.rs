@@ -18,7 +18,7 @@ use crate::model::cut::FileCut;
 use crate::model::file::File;
 use crate::model::ids::{FileId, LogPosition};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge, judge_again};
-use crate::model::message::Ack;
+use crate::model::message::{Ack, Message};
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
 use crate::model::sabotage::{Bug, planted};
@@ -44,6 +44,8 @@ struct After {
     settled: Vec<FileId>,
     /// Files that the peer unlinked and that stay.
     revived: Vec<FileId>,
+    /// Files of which the peer is asked to tell everything.
+    asked: Vec<FileId>,
     /// Uncertain files of which the peer told something that is older than what it has acknowledged.
     older: Vec<(FileId, Version)>,
 }
@@ -112,7 +114,7 @@ impl Host {
     fn verdicts(&self, pending: &Pending) -> Option<Vec<Verdict>> {
         let share = self.share.lock();
         let judge = if pending.again { judge_again } else { judge };
-        let verdicts = judge(&share, self.peer(&share), &pending.cut);
+        let verdicts = judge(&share, self.sides(&share), &pending.cut);
         if !matches!(self.readiness(&share, pending, &verdicts), Readiness::Ready) {
             return None;
         }
@@ -276,6 +278,9 @@ impl Host {
             if lacks && !unsettled && after.settled.contains(&cut.file) {
                 self.outbound.lock().tell_all(cut.file);
             }
+            if verdict.body == BodyVerdict::Ask {
+                after.asked.push(cut.file);
+            }
             // What could not be given before may be there now.
             if let (BodyVerdict::Have, Some(f)) = (&verdict.body, share.file(cut.file)) {
                 self.fetch.unstall(cut.file, f.missing.len());
@@ -304,6 +309,7 @@ impl Host {
         for id in after.whole {
             let _ = self.fetch.finished.send(Some(id));
         }
+        after.asked.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         for (file, version) in after.older {
             self.ask_once_more(file, version);
         }
@@ -357,8 +363,8 @@ fn acks(share: &Share, pending: &Pending, verdicts: &[Verdict]) -> Vec<Ack> {
         let have =
             matches!(verdict.place, PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
         let has = verdict.body == BodyVerdict::Have || verdict.body.takes().is_some();
-        let durable =
-            share.file(cut.file).is_some_and(|f| f.is_whole() && !f.partial) || planted(Bug::ThankPartial);
+        let durable = share.file(cut.file).is_some_and(|f| f.name.is_none() || f.is_whole() && !f.partial)
+            || planted(Bug::ThankPartial);
         let place = cut.place.as_ref().filter(|_| have).map_or(0, |p| p.told);
         let body = cut.body.as_ref().filter(|_| has && durable).map_or(0, |b| b.told);
         Ack { file: cut.file, place, body }

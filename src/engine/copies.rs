@@ -40,7 +40,9 @@ impl Host {
         ours: FileId,
         locked: &mut Locked,
     ) -> store::Result<bool> {
-        let plain = |f: &File| f.is_whole() && !f.partial && !f.unsettled;
+        // Where this host only receives, a file of the peer's that was renamed here is no copy to be merged.
+        let known = |f: &File| self.options.direction.receives() && !f.base.is_empty();
+        let plain = |f: &File| f.is_whole() && !f.partial && !f.unsettled && !known(f);
         let is_plain = self.share.lock().file(ours).is_some_and(plain);
         let written = |h: &Arc<Handle>| h.node.id == ours && h.writer.is_some();
         let (Some(body), true, false) = (&cut.body, is_plain, self.handles.read().values().any(written))
@@ -93,10 +95,14 @@ impl Host {
     ) -> store::Result<(Vec<Copy>, BTreeSet<FileId>)> {
         let (mut copies, mut same) = (Vec::new(), BTreeSet::new());
         for (cut, verdict) in pending.cut.files.iter().zip(verdicts) {
-            if let (BodyVerdict::Yield { copy: true, changed }, Some((node, data)), Some(body)) =
-                (&verdict.body, locked.get(verdict.file), &cut.body)
+            let incoming = match (&verdict.body, &cut.body) {
+                (BodyVerdict::Yield { copy: true, changed }, Some(body)) => Some((body, changed)),
+                (BodyVerdict::Leave, _) => None,
+                _ => continue,
+            };
+            if let Some((node, data)) = locked.get(verdict.file)
                 && !planted(Bug::LastWriterWins)
-                && self.keep_copy(node, data, pending, (body, changed), &mut copies)?
+                && self.keep_copy(node, data, pending, incoming, &mut copies)?
             {
                 same.insert(cut.file);
             }
@@ -108,15 +114,15 @@ impl Host {
         Ok((copies, same))
     }
 
-    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own, where what is coming
-    /// is not the same; returns whether it is. It stays in staging until it is in the journal; who applies the cut once
+    /// Our version of a file both sides changed loses: it is kept, whole, as a file of its own, where what is `incoming`, if
+    /// anything, is not the same; returns whether it is. It stays in staging until it is in the journal; who applies the cut once
     /// more finds it there.
     fn keep_copy(
         &self,
         node: &Held,
         data: &mut Data,
         pending: &Pending,
-        (body, changed): (&BodyCut, &ChunkSet),
+        incoming: Option<(&BodyCut, &ChunkSet)>,
         copies: &mut Vec<Copy>,
     ) -> store::Result<bool> {
         let cut = &pending.cut;
@@ -130,7 +136,9 @@ impl Host {
         let wrap = |source| store::Error::Io { what: format!("keeping a copy of {old}"), source };
         if self.backing.stat(At::Staging(&staging)).is_err() {
             let file = self.data_file(node, data, false).map_err(door)?;
-            if pending.brings_the_same(node.id, body, changed, &file)? {
+            if let Some((body, changed)) = incoming
+                && pending.brings_the_same(node.id, body, changed, &file)?
+            {
                 return Ok(true);
             }
             let half = format!("keeping-{}", node.id);

@@ -145,6 +145,9 @@ impl Host {
 
     /// Everything that changed is cut now, whatever it waits for.
     pub(super) fn cut_fresh(&self) {
+        if self.only_receives() {
+            return;
+        }
         let _ = self.triggers.send(Trigger::Tick);
         let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().copied().collect();
         for file in fresh {
@@ -218,7 +221,11 @@ impl Host {
 
     fn try_cut(&self, seeds: &[FileId], process: Option<u32>) -> store::Result<()> {
         loop {
-            let Some(members) = self.members(seeds)? else { return Ok(()) };
+            let members = match self.only_receives() {
+                true => self.answers(seeds),
+                false => self.members(seeds)?,
+            };
+            let Some(members) = members else { return Ok(()) };
             let Some(session) = self.outbound.lock().may_cut(&members) else { return Ok(()) };
             let nodes: Vec<Held> = members.iter().filter_map(|id| self.node(*id)).collect();
             let datas: Vec<_> = nodes.iter().map(|n| n.data.lock()).collect();
@@ -227,6 +234,25 @@ impl Host {
                 return Ok(());
             }
         }
+    }
+
+    fn only_receives(&self) -> bool {
+        self.options.direction.receives() && !planted(Bug::ReceiverTells)
+    }
+
+    /// Those of `seeds` that the peer has asked for and that are here as it has told them: a host that only receives tells of
+    /// no others, and says so.
+    fn answers(&self, seeds: &[FileId]) -> Option<BTreeSet<FileId>> {
+        let share = self.share.lock();
+        let mut outbound = self.outbound.lock();
+        outbound.session()?;
+        let asked = seeds.iter().copied().filter(|id| outbound.asked.contains(id));
+        let (answers, others): (BTreeSet<FileId>, BTreeSet<FileId>) =
+            asked.partition(|id| is_the_peers(&share, *id));
+        others.iter().for_each(|file| _ = outbound.asked.remove(file));
+        drop((share, outbound));
+        others.into_iter().for_each(|file| self.tell(Message::Unknown { file }));
+        (!answers.is_empty()).then_some(answers)
     }
 
     /// The files to cut when `seeds` are: those too that they are bonded with. `None` where there is
@@ -273,6 +299,9 @@ impl Host {
         let locked: BTreeSet<FileId> = nodes.iter().map(|n| n.id).collect();
         let outside = |id: FileId| share.file(id).is_some() && !locked.contains(&id);
         if members.iter().flat_map(|id| share.bonded(*id)).any(outside) {
+            return Ok(false);
+        }
+        if self.only_receives() && !members.iter().all(|id| is_the_peers(&share, *id)) {
             return Ok(false);
         }
         if nodes.iter().any(|n| share.file(n.id).is_some_and(|f| f.unsettled)) {
@@ -475,6 +504,12 @@ impl Host {
         let (announced, everything) = outbound.told(id);
         f.is_fresh() || (!announced && (!f.is_thanked() || everything))
     }
+}
+
+/// Whether nothing of a file was changed here, alone or with others.
+fn is_the_peers(share: &Share, id: FileId) -> bool {
+    let unchanged = |f: &FileState| f.name.is_some() && f.is_thanked() && !f.unsettled && f.bond.is_none();
+    share.file(id).is_some_and(unchanged)
 }
 
 fn dirty_in(f: &FileState, range: &Range<u64>) -> bool {

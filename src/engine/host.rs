@@ -18,6 +18,7 @@ use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
 use crate::model::brake::Brake;
 use crate::model::codec;
+use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
@@ -59,6 +60,8 @@ pub struct Options {
     pub max_delete: Option<u64>,
     /// What was removed from the directory while it was not mounted is deleted on the peer, too, instead of coming back.
     pub adopt_deletes: bool,
+    /// Which way changes go between this host and the peer.
+    pub direction: Direction,
     /// Changes made here are announced only so often, and where somebody waits for them; without it, at once.
     pub interval: Option<Duration>,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)

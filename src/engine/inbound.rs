@@ -16,7 +16,7 @@ use super::worker::Worker;
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, FileCut, Piece};
 use crate::model::ids::{FileId, Seq};
-use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge};
+use crate::model::judge::{BodyVerdict, PlaceVerdict, Sides, Verdict, judge};
 use crate::model::likeness;
 use crate::model::limits::CHUNK;
 use crate::model::message::{Ack, Message};
@@ -244,7 +244,7 @@ impl Host {
     fn prepare(self: &Arc<Self>, pending: &mut Pending) -> bool {
         let readiness = {
             let share = self.share.lock();
-            let verdicts = judge(&share, self.peer(&share), &pending.cut);
+            let verdicts = judge(&share, self.sides(&share), &pending.cut);
             self.readiness(&share, pending, &verdicts)
         };
         match readiness {
@@ -409,6 +409,10 @@ impl Host {
         if let Some(link) = self.link.get() {
             link.drop_session(why);
         }
+    }
+
+    pub(super) fn sides(&self, share: &Share) -> Sides {
+        Sides { peer: self.peer(share), direction: self.options.direction }
     }
 
     pub(super) fn peer(&self, share: &Share) -> crate::model::ids::ReplicaId {

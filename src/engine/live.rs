@@ -12,6 +12,7 @@ use super::matcher::Matcher;
 use super::queues::{Filling, Inbound, Request, Trigger, Turn, Want};
 use super::serve::Servant;
 use super::worker::Worker;
+use crate::model::direction::Direction;
 use crate::model::ids::{LogPosition, WriterId};
 use crate::model::message::{Begin, Hello, Message};
 use crate::model::record::Record;
@@ -106,14 +107,24 @@ async fn listen(host: Arc<Host>, mut events: Events) {
 /// What a hello says of how the sender wants to become one with a peer it never met, and of the one it has met.
 const FIRST_SYNC: &str = "first-sync=";
 const PEER: &str = "peer=";
+/// Which way changes go; without it, both ways.
+const DIRECTION: &str = "direction=";
 
 impl Host {
     fn features(&self) -> Vec<String> {
         let peer = self.share.lock().header().peer.map(|peer| format!("{PEER}{peer}"));
-        [format!("{FIRST_SYNC}{}", self.options.first_sync.word())].into_iter().chain(peer).collect()
+        let direction = Some(self.options.direction).filter(|d| *d != Direction::Both);
+        let direction = direction.map(|direction| format!("{DIRECTION}{}", direction.word()));
+        let first = format!("{FIRST_SYNC}{}", self.options.first_sync.word());
+        [first].into_iter().chain(peer).chain(direction).collect()
     }
 
     fn admit(&self, hello: &Hello) -> Result<(), String> {
+        let direction = hello.features.iter().find_map(|f| f.strip_prefix(DIRECTION));
+        let direction = direction.unwrap_or(Direction::Both.word());
+        if direction != self.options.direction.from_the_peer().word() {
+            return Err(self.options.direction.disagreement(direction));
+        }
         let share = self.share.lock();
         let knows_us = hello.features.contains(&format!("{PEER}{}", self.identity.replica));
         let word = hello.features.iter().find_map(|f| f.strip_prefix(FIRST_SYNC));
@@ -273,8 +284,12 @@ impl Host {
 
     pub(super) fn is_level(&self) -> bool {
         let share = self.share.lock();
-        let nothing =
-            share.unthanked().is_empty() && share.lacking().is_empty() && share.unsettled().is_empty();
+        let nothing = match self.options.direction.receives() {
+            false => share.unthanked().is_empty() && share.lacking().is_empty(),
+            // What was changed here alone is nobody else's, and content of what was unlinked here never comes.
+            true => share.lacking().iter().all(|id| share.file(*id).is_none_or(|f| f.name.is_none())),
+        };
+        let nothing = nothing && share.unsettled().is_empty();
         drop(share);
         nothing && self.outbound.lock().in_flight() == 0
     }

@@ -6,6 +6,7 @@ use super::host::Host;
 use super::node::Held;
 use super::queues::{Inbound, Trigger};
 use crate::fs::volume::Result;
+use crate::model::direction::Direction;
 use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::name::Name;
@@ -110,7 +111,11 @@ impl Host {
 
     fn goes_first(&self) -> bool {
         let share = self.share.lock();
-        share.header().replica > self.peer(&share)
+        match self.options.direction {
+            Direction::Both => share.header().replica > self.peer(&share),
+            Direction::Send => true,
+            Direction::Receive => false,
+        }
     }
 
     /// What lies here of `file` counts; the peer knows no better. Where nothing does, nothing is left of it:

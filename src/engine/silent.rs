@@ -24,7 +24,8 @@ impl Host {
             mtimes.insert(node.id, stat.map_or(0, |s| s.mtime.nanoseconds()));
         }
         let mut share = self.share.lock();
-        let met = contested(&share, cut);
+        // Where this host only receives, its versions give way whatever stamp they bear.
+        let met = if self.options.direction.receives() { Vec::new() } else { contested(&share, cut) };
         if !share.are_bonded(&met) {
             self.commit(&mut share, Record::Bonded { files: met.clone() })?;
         }

@@ -19,6 +19,10 @@ pub struct Status {
     pub files: u64,
     pub bytes: u64,
     pub pending_files: u64,
+    /// Which way changes go: `both`, `send` or `receive`.
+    pub direction: String,
+    /// Files that differ from the peer's because they were changed here, where changes only come.
+    pub held_back: Option<u64>,
     /// Seconds between announcements of what changes here; `null`: at once.
     pub interval: Option<u64>,
     pub dirty_chunks: u64,
@@ -76,6 +80,7 @@ impl Host {
             missing += file.missing.len();
             conflicts += u64::from(is_conflict_copy(name));
         }
+        let receives = self.options.direction.receives();
         let address = counters.as_ref().and_then(|c| c.address).map(|a| a.to_string());
         Status {
             mount: self.options.mount.display().to_string(),
@@ -91,9 +96,11 @@ impl Host {
             },
             files,
             bytes,
-            pending_files: share.unthanked().len() as u64,
+            pending_files: if receives { 0 } else { share.unthanked().len() as u64 },
+            direction: self.options.direction.word().to_owned(),
+            held_back: receives.then(|| share.unthanked().len() as u64),
             interval: self.options.interval.map(|interval| interval.as_secs()),
-            dirty_chunks: dirty,
+            dirty_chunks: if receives { 0 } else { dirty },
             missing_chunks: missing,
             conflicts,
             left_alone: self.left_alone as u64,

@@ -34,7 +34,7 @@ impl Host {
             let share = self.share.lock();
             for pending in queue.pending.values_mut().filter(|p| p.names.is_none()) {
                 let moves = pending.cut.files.iter().any(|f| f.place.is_some());
-                let judged = || judge(&share, self.peer(&share), &pending.cut);
+                let judged = || judge(&share, self.sides(&share), &pending.cut);
                 let names = if moves { Names::of(&share, &pending.cut, &judged()) } else { Names::default() };
                 pending.names = Some(names);
             }

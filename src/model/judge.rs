@@ -17,9 +17,13 @@
 //! ([`contested`]). So whatever else either side's group contains, each file of it is compared by the same two
 //! keys. A stamp is raised to what its own side has and no higher, and is told: the argument above holds. Who has that
 //! version takes its later stamp.
+//!
+//! Where this host only receives none of that is needed: the peer never hears of our versions, so ours always gives way, and
+//! every register of every cut of the peer is taken, known, or asked for anew, whole.
 
 use super::chunk::{self, ChunkSet};
 use super::cut::{BodyCut, Cut, FileCut, Place};
+use super::direction::Direction;
 use super::file::File;
 use super::ids::{FileId, ReplicaId};
 use super::limits::CHUNK;
@@ -66,6 +70,10 @@ pub enum BodyVerdict {
     /// Ours stays, on top of theirs; these chunks, of which we were not certain, become as theirs.
     Agree(ChunkSet),
     Keep,
+    /// The file goes with its name, and has content of its own, which is copied first.
+    Leave,
+    /// The peer changed what was unlinked or renamed here, which this cut says nothing of: it is to tell all of the file anew.
+    Ask,
 }
 
 impl BodyVerdict {
@@ -75,18 +83,34 @@ impl BodyVerdict {
             BodyVerdict::Take(chunks) | BodyVerdict::Agree(chunks) => Some(chunks),
             BodyVerdict::Yield { changed, .. } => Some(changed),
             BodyVerdict::Nothing | BodyVerdict::Have | BodyVerdict::Keep => None,
+            BodyVerdict::Leave | BodyVerdict::Ask => None,
         }
     }
 }
 
-/// Judges `cut` of replica `peer` against `share`.
-pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
+/// What to judge by, beside the versions.
+#[derive(Clone, Copy)]
+pub struct Sides {
+    pub peer: ReplicaId,
+    /// Ours.
+    pub direction: Direction,
+}
+
+impl Sides {
+    /// Whether of two versions, which bear these stamps, the peer's stays.
+    fn prefer_theirs(self, share: &Share, theirs: i64, ours: i64) -> bool {
+        self.direction.receives() || (theirs, self.peer) > (ours, share.header().replica)
+    }
+}
+
+/// Judges `cut` of the peer against `share`.
+pub fn judge(share: &Share, sides: Sides, cut: &Cut) -> Vec<Verdict> {
     let bodies: BTreeMap<FileId, &BodyCut> =
         cut.files.iter().filter_map(|f| Some((f.file, f.body.as_ref()?))).collect();
     // Files that leave their names make room for others. Where one turns out to stay, the file that wants
     // its name is judged again: it may have to stay, too, and so on.
     let place_of = |at: usize, leaving: &BTreeSet<FileId>| match &cut.files[at].place {
-        Some(place) => judge_place(share, peer, &cut.files[at], place, (leaving, &bodies)),
+        Some(place) => judge_place(share, sides, &cut.files[at], place, (leaving, &bodies)),
         None => PlaceVerdict::Nothing,
     };
     let leaves = |verdict: &PlaceVerdict| matches!(verdict, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
@@ -109,7 +133,9 @@ pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
     }
     let judge_file = |(file, place): (&FileCut, PlaceVerdict)| {
         let body = match &file.body {
-            Some(body) => judge_body(share, peer, cut, file.file, body, &place),
+            Some(_) if sides.direction.receives() && is_displaced(share, file, &place) => BodyVerdict::Ask,
+            Some(body) => judge_body(share, sides, cut, file.file, body, &place),
+            None if leaves_content(share, file, &place) => BodyVerdict::Leave,
             None => BodyVerdict::Nothing,
         };
         Verdict { file: file.file, place, body }
@@ -119,13 +145,13 @@ pub fn judge(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
 
 /// Judges a cut that was heard before a crash. The peer may have taken since what was told from here, and that may have
 /// gone with the power: a cut that does not know of it makes nothing certain, what the peer has now is asked first.
-pub fn judge_again(share: &Share, peer: ReplicaId, cut: &Cut) -> Vec<Verdict> {
+pub fn judge_again(share: &Share, sides: Sides, cut: &Cut) -> Vec<Verdict> {
     let is_behind = |file: &FileCut| {
         let ours = share.file(file.file).filter(|f| f.unsettled);
         let knows = |f: &File, body: &BodyCut| body.version.includes(&f.body);
         ours.zip(file.body.as_ref()).is_some_and(|(f, body)| !knows(f, body))
     };
-    let mut verdicts = judge(share, peer, cut);
+    let mut verdicts = judge(share, sides, cut);
     for (verdict, _) in verdicts.iter_mut().zip(&cut.files).filter(|(_, file)| is_behind(file)) {
         verdict.body = BodyVerdict::Nothing;
     }
@@ -145,13 +171,61 @@ pub fn contested(share: &Share, cut: &Cut) -> Vec<FileId> {
     cut.files.iter().filter(stands).map(|cut| cut.file).collect()
 }
 
+/// Whether the peer has changed a file that has another name here, or none, by our own doing, and does not say which it has.
+fn is_displaced(share: &Share, cut: &FileCut, place: &PlaceVerdict) -> bool {
+    let Some((ours, body)) = share.file(cut.file).zip(cut.body.as_ref()) else { return false };
+    *place == PlaceVerdict::Nothing && ours.place_tag != 0 && !ours.body.includes(&body.version)
+}
+
+/// Whether content of our own goes with a file that is taken to be unlinked.
+fn leaves_content(share: &Share, cut: &FileCut, place: &PlaceVerdict) -> bool {
+    let unlinked = cut.place.as_ref().filter(|theirs| *place == PlaceVerdict::Take && theirs.name.is_none());
+    let ours = share.file(cut.file).filter(|f| f.name.is_some());
+    unlinked.zip(ours).is_some_and(|(theirs, f)| {
+        !theirs.seen.includes(&f.body) && (f.is_edited() || !theirs.seen.includes(&f.base))
+    })
+}
+
+/// As [`judge_place`], where ours gives way.
+fn judge_place_received(
+    share: &Share,
+    cut: &FileCut,
+    place: &Place,
+    leaving: &BTreeSet<FileId>,
+) -> PlaceVerdict {
+    let ours = share.file(cut.file);
+    let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
+    let Some(name) = &place.name else {
+        return match (ours, order) {
+            (None, _) | (_, Order::Equal | Order::After) => PlaceVerdict::Have,
+            _ => PlaceVerdict::Take,
+        };
+    };
+    let known = |f: &File| cut.body.as_ref().is_none_or(|body| f.body.includes(&body.version));
+    match order {
+        Order::Equal => return PlaceVerdict::Have,
+        // Renamed or unlinked here since, and not changed over there.
+        Order::After if ours.is_some_and(known) => return PlaceVerdict::Have,
+        _ => {}
+    }
+    if ours.is_none_or(|f| f.name.is_none()) && cut.body.is_none() {
+        return PlaceVerdict::Nothing;
+    }
+    let holder = share.named(name).filter(|id| *id != cut.file && !leaving.contains(id));
+    holder.map_or(PlaceVerdict::Take, PlaceVerdict::TakeFrom)
+}
+
 fn judge_place(
     share: &Share,
-    peer: ReplicaId,
+    sides: Sides,
     cut: &FileCut,
     place: &Place,
     (leaving, bodies): (&BTreeSet<FileId>, &BTreeMap<FileId, &BodyCut>),
 ) -> PlaceVerdict {
+    if sides.direction.receives() {
+        return judge_place_received(share, cut, place, leaving);
+    }
+    let peer = sides.peer;
     let ours = share.file(cut.file);
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
     let Some(name) = &place.name else {
@@ -209,7 +283,7 @@ fn prevailing_stamp(ours: Option<&File>, theirs: Option<&BodyCut>) -> i64 {
 
 fn judge_body(
     share: &Share,
-    peer: ReplicaId,
+    sides: Sides,
     cut: &Cut,
     id: FileId,
     body: &BodyCut,
@@ -220,11 +294,13 @@ fn judge_body(
     let ours = match share.file(id).filter(|f| f.name.is_some()) {
         Some(f) => f,
         None if comes => &none,
+        // Unlinked here, and as it was then over there.
+        None if sides.direction.receives() && knows(share, id, body) => return BodyVerdict::Have,
         None => return BodyVerdict::Nothing,
     };
     let mut verdict = match ours.unsettled {
         true => judge_unsettled(share, ours, body),
-        false => judge_settled(share, peer, cut, ours, body),
+        false => judge_settled(share, sides, cut, ours, body),
     };
     // What the peer lacks itself it can't give: what we hold of it stays.
     let mut stays = body.lacks.clone();
@@ -239,7 +315,11 @@ fn judge_body(
     verdict
 }
 
-fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &BodyCut) -> BodyVerdict {
+fn knows(share: &Share, id: FileId, body: &BodyCut) -> bool {
+    share.file(id).is_some_and(|f| f.body.includes(&body.version))
+}
+
+fn judge_settled(share: &Share, sides: Sides, cut: &Cut, ours: &File, body: &BodyCut) -> BodyVerdict {
     // Told anew, perhaps with content that we knew of and still lack.
     let brought: ChunkSet = body.pieces.iter().flat_map(|p| ours.missing.within(&p.chunks())).collect();
     match ours.body.order(&body.version) {
@@ -250,7 +330,7 @@ fn judge_settled(share: &Share, peer: ReplicaId, cut: &Cut, ours: &File, body: &
             changed.extend(&brought);
             BodyVerdict::Take(changed)
         }
-        Order::Concurrent if (body.stamp, peer) > (ours.stamp, share.header().replica) => {
+        Order::Concurrent if sides.prefer_theirs(share, body.stamp, ours.stamp) => {
             let mut changed = body.delta(cut.writer, &ours.body);
             ours.dirty.since(0).for_each(|range| changed.insert(range));
             if ours.shed > 0 {
@@ -302,7 +382,7 @@ mod tests {
     use super::*;
 
     const US: ReplicaId = ReplicaId(3);
-    const PEER: ReplicaId = ReplicaId(2);
+    const PEER: Sides = Sides { peer: ReplicaId(2), direction: Direction::Both };
     const WRITER: WriterId = WriterId(1);
 
     fn id(counter: u64) -> FileId {

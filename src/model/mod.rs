@@ -6,6 +6,7 @@ pub mod codec;
 pub mod conflict;
 pub mod cut;
 pub mod delta;
+pub mod direction;
 pub mod dirty;
 pub mod file;
 pub mod first;

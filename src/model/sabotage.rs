@@ -115,6 +115,8 @@ bugs! {
     ForgetTrash,
     /// However much the peer deletes at once, nobody is asked.
     IgnoreStorm,
+    /// A host that only receives announces what changes there.
+    ReceiverTells,
 }
 
 /// Whether `bug` is planted in this process.

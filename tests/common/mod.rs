@@ -60,6 +60,7 @@ impl Pair {
                 trash_days: 7,
                 max_delete: None,
                 adopt_deletes: false,
+                direction: Default::default(),
                 interval: None,
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),

@@ -7,6 +7,7 @@
 mod brakes;
 mod conflicts;
 mod costs;
+mod direction;
 mod directory;
 mod editing;
 mod first;

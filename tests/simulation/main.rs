@@ -5,6 +5,7 @@
 //! are, `SYNCFS_STORY=1` tells what happens.
 
 mod brakes;
+mod direction;
 mod first;
 mod interval;
 mod matching;

@@ -82,6 +82,7 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
         None,
     ),
     (Bug::IgnoreStorm, "brakes::most_of_the_files_go_only_when_somebody_says_so", None),
+    (Bug::ReceiverTells, "direction::what_the_receiver_changes_stays_there_and_is_counted", None),
 ];
 
 /// What came of one test run.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncfs::engine::stepped::Stepped;
 use syncfs::engine::{Host, Options};
+use syncfs::model::direction::Direction;
 use syncfs::store::torn::{Death, Dice, TornDisk};
 use syncfs::store::{Dir, Opened, Site};
 use tokio::runtime::Runtime;
@@ -27,6 +28,7 @@ pub struct Side {
     pub adopt_deletes: bool,
     pub max_delete: Option<u64>,
     pub interval: Option<Duration>,
+    pub direction: Direction,
 }
 
 /// What the death of a process meant to its machine.
@@ -67,13 +69,15 @@ impl Side {
             adopt_deletes: false,
             max_delete: None,
             interval: None,
+            direction: Direction::Both,
         }
     }
 
     /// The same replica once more, on a disk of its own: as this one is that does not run.
     pub fn snapshot(&self) -> Side {
         let (disk, out) = (self.disk.snapshot(), Pipe::default());
-        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, interval, .. } = *self;
+        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, interval, direction, .. } =
+            *self;
         Side {
             disk,
             running: None,
@@ -86,6 +90,7 @@ impl Side {
             adopt_deletes,
             max_delete,
             interval,
+            direction,
         }
     }
 
@@ -160,6 +165,7 @@ impl Side {
             trash_days: 7,
             max_delete: self.max_delete,
             adopt_deletes: self.adopt_deletes,
+            direction: self.direction,
             interval: self.interval,
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
