@@ -59,6 +59,19 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
         None => places.key()?,
     };
     Key::load(&key_file).map_err(Failure::other)?;
+    let prefers = (args.first_sync.prefers_ours(), args.direction.prefers_ours());
+    if let (Some(first), Some(direction)) = prefers
+        && first != direction
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!(
+                "--first-sync {} and --direction {} contradict each other: a receiver's files never count on the sender",
+                args.first_sync.word(),
+                args.direction.word()
+            ),
+        ));
+    }
     let store = match args.store {
         Some(path) => place::resolve(&path)?,
         None => dir.clone(),

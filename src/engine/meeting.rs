@@ -347,7 +347,8 @@ impl Host {
         let id = both(meeting, self.identity.replica.0, peer.0);
         let ours_wins = |met: &Met, stamp: i64| {
             let by_stamp = (stamp, self.identity.replica) > (met.stamp, peer);
-            meeting.first().and_then(FirstSync::prefers_ours).unwrap_or(by_stamp)
+            let by_first = || meeting.first().and_then(FirstSync::prefers_ours);
+            self.options.direction.prefers_ours().or_else(by_first).unwrap_or(by_stamp)
         };
         let _gate = self.applying.read();
         let _names = self.names.write();

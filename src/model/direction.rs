@@ -32,6 +32,15 @@ impl Direction {
         self == Direction::Receive
     }
 
+    /// Whether this side's version stays, where that is not for the stamps to say.
+    pub fn prefers_ours(self) -> Option<bool> {
+        match self {
+            Direction::Both => None,
+            Direction::Send => Some(true),
+            Direction::Receive => Some(false),
+        }
+    }
+
     /// Its word on the command line.
     pub fn word(self) -> &'static str {
         match self {

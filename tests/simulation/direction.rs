@@ -1,7 +1,7 @@
 //! `--direction`: A sends, B receives. What A's users do arrives; what B's users do stays on B, and gives way.
 
 use crate::number;
-use crate::simulated::calls::EXCHANGE;
+use crate::simulated::calls::{self, EXCHANGE, process};
 use crate::simulated::hosts::{Hosts, Rest};
 use crate::simulated::side::{Fate, Side};
 use crate::story::{A, B, CONFLICT, INLINE, Story, text};
@@ -69,7 +69,8 @@ fn apart(files: Files) -> (Files, Vec<Vec<u8>>) {
 /// B has exactly these, and these as conflict copies; A has what it had.
 fn ends(s: &mut Story, on_a: &[(&str, &[u8])], on_b: &[(&str, &[u8])], copies: &[&[u8]]) {
     let [a, b] = level(s);
-    let (b, kept) = apart(b);
+    let (b, mut kept) = apart(b);
+    kept.sort();
     assert_eq!((a, b, kept), (files(on_a), files(on_b), copies.iter().map(|c| c.to_vec()).collect()));
 }
 
@@ -99,6 +100,7 @@ fn what_the_receiver_changes_stays_there_and_is_counted() {
     story(|s| {
         for name in ["edited", "gone", "old", "same"] {
             s.write(A, name, 0, b"of A");
+            s.fsync(A, name);
         }
         level(s);
         s.write(B, "edited", 0, b"by B");
@@ -331,6 +333,14 @@ fn whatever_happens_the_senders_files_end_equal_on_both() {
     }
 }
 
+fn write_if_here(s: &Story, name: &str, at: u64, bytes: &[u8]) {
+    let host = s.host(B);
+    let opened = calls::open(host, process(1), name).or_else(|_| calls::create(host, process(1), name));
+    let Ok(handle) = opened else { return };
+    let _ = calls::write(host, handle, at, bytes);
+    calls::close(host, handle);
+}
+
 fn random_history(s: &mut Story, dice: &mut Dice) {
     let mut throw = |sides: u64| dice.number() % sides;
     let mut made = Files::new();
@@ -342,8 +352,11 @@ fn random_history(s: &mut Story, dice: &mut Dice) {
                 // No two are alike.
                 let bytes = format!("{step} {}", ["a", "b"][side]).into_bytes();
                 let at = throw(3) * 1_000;
-                s.write(side, &from, at, &bytes);
-                if side == A {
+                if side == B {
+                    // What power took is not there to be written into before the sender has told of it.
+                    write_if_here(s, &from, at, &bytes);
+                } else {
+                    s.write(A, &from, at, &bytes);
                     let file = made.entry(from).or_default();
                     file.resize(file.len().max(at as usize + bytes.len()), 0);
                     file[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
