@@ -60,10 +60,13 @@ pub(super) enum Heard {
     TooMuch,
 }
 
+/// A run, and where what the peer says of it goes.
+type Present = (Arc<Run>, Option<SyncSender<Word>>);
+
 /// Where the verification of a host has its place.
 #[derive(Default)]
 pub struct Verifying {
-    present: Mutex<Option<(Arc<Run>, Option<SyncSender<Word>>)>>,
+    present: Mutex<Option<Present>>,
     /// The last one that was asked for here.
     last: Mutex<Option<Arc<Run>>>,
     thread: Mutex<Option<JoinHandle<()>>>,

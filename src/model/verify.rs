@@ -258,14 +258,17 @@ mod tests {
         let mut theirs = ours.clone();
         theirs[1_234] = 2;
         let (found, rounds) = meet(&[&ours, &ours], &[&theirs, &ours]);
-        assert_eq!((found, rounds <= 5), (vec![vec![1_234..1_235], vec![]], true));
+        assert_eq!(
+            (&found[0][..], found[1].len(), rounds <= 5),
+            (std::slice::from_ref(&(1_234..1_235)), 0, true)
+        );
     }
 
     #[test]
     fn what_only_one_has_differs() {
         assert_eq!(
             meet(&[b"ab", b"", b"abcd"], &[b"abc", b"a", b""]).0,
-            [vec![2..3], vec![0..1], vec![0..4]]
+            [2..3, 0..1, 0..4].map(|groups| [groups].to_vec())
         );
     }
 
@@ -273,7 +276,7 @@ mod tests {
     fn where_all_differs_it_is_not_asked_for_ever() {
         let (ours, theirs) = (vec![1; 300_000], vec![2; 300_000]);
         let (found, rounds) = meet(&[&ours], &[&theirs]);
-        assert_eq!(found, [vec![0..300_000]]);
+        assert_eq!(found.concat(), std::slice::from_ref(&(0..300_000)));
         assert!(rounds < 40, "{rounds} rounds");
     }
 
