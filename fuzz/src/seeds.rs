@@ -378,7 +378,7 @@ const JOURNALS: [(&str, &[u8]); 5] = [
 
 fn begin() -> Begin {
     let head = LogPosition { writer: B, seq: 9 };
-    Begin { anew: true, met: false, first: FirstSync::MirrorPeer, nonce: 3, head }
+    Begin { anew: true, met: false, first: FirstSync::MirrorPeer, owner: true, nonce: 3, head }
 }
 
 fn answers() -> Vec<Answer> {

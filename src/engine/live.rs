@@ -260,7 +260,7 @@ impl Host {
                 tracing::error!("the peer's position could not be journaled: {error}");
             }
             let head = LogPosition { writer: share.writer(), seq: share.header().head };
-            Begin { anew, met, first: self.options.first_sync, nonce: random(), head }
+            Begin { anew, met, first: self.options.first_sync, owner: self.owner, nonce: random(), head }
         };
         self.outbound.lock().begin = Some(begin.clone());
         self.tell(Message::Begin(begin));

@@ -304,13 +304,15 @@ impl Host {
                     (Some(Sha256::digest(codec::encode(&(file, versions))).into()), 0)
                 }
                 (Some(_), About::Sizes) => (Some(Sha256::digest(size.to_le_bytes()).into()), 0),
-                (Some(_), About::Content) => match self.digest_file(&name) {
-                    Ok((what, attrs)) => (Some(what), attrs),
-                    Err(error) => {
-                        tracing::warn!("{name} can't be compared with the peer's: {error}");
-                        (None, 0)
+                (Some(_), About::Content) => {
+                    match self.digest_file(&name, meeting.ours.owner && meeting.theirs.owner) {
+                        Ok((what, attrs)) => (Some(what), attrs),
+                        Err(error) => {
+                            tracing::warn!("{name} can't be compared with the peer's: {error}");
+                            (None, 0)
+                        }
                     }
-                },
+                }
             };
             entries.push((file, Entry { name, what, attrs, stamp }));
             if self.session.lock().is_none() {
@@ -321,11 +323,14 @@ impl Host {
         Ok(Survey::new(self.identity.replica.0, entries))
     }
 
-    /// Digests of the content that lies under `name`, and of its attributes.
-    fn digest_file(&self, name: &Name) -> store::Result<([u8; 32], u64)> {
+    /// Digests of the content that lies under `name`, and of its attributes, `owners` among them where both keep these.
+    fn digest_file(&self, name: &Name, owners: bool) -> store::Result<([u8; 32], u64)> {
         let wrap = |source| store::Error::Io { what: format!("reading {name}"), source };
         let file = self.backing.open_file(At::Name(name), false)?;
-        let attrs = store::read_attrs(&file).map_err(wrap)?;
+        let mut attrs = store::read_attrs(&file).map_err(wrap)?;
+        if !owners {
+            (attrs.uid, attrs.gid) = (0, 0);
+        }
         let (mut hasher, mut at, mut bytes) = (Sha256::new(), 0, vec![0; READ]);
         loop {
             let len = file.read_full_at(&mut bytes, at).map_err(wrap)?;

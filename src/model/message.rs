@@ -157,6 +157,8 @@ pub struct Begin {
     pub met: bool,
     /// How it wants to become one with a peer that it has not met.
     pub first: FirstSync,
+    /// Owner and group are the sender's to keep.
+    pub owner: bool,
     /// Random, for the names of what both turn out to have.
     pub nonce: u64,
     /// The end of the sender's log.
