@@ -355,7 +355,8 @@ impl Host {
             let mtime = bodies.get(id).map_or(stamp, |b| b.1.mtime);
             (place || body || f.stamp < stamp).then_some(CutMark { file: *id, place, body, stamp, mtime })
         };
-        let marks = parts.iter().filter_map(mark).collect();
+        let marks: Vec<CutMark> = parts.iter().filter_map(mark).collect();
+        let changed = marks.iter().map(|mark| mark.file).collect();
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
         {
@@ -432,6 +433,7 @@ impl Host {
             datas[at].frozen = Some(Frozen::new(id, seq, version, size, tags, file));
         }
         drop(datas);
+        self.refused_changed(&changed);
 
         let mut cut = Cut { seq, writer, after: Vec::new(), files: Vec::new() };
         for (mut file, _) in files {

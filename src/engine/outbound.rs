@@ -171,20 +171,26 @@ impl Host {
 
     /// Names have become free: files of the peer that were refused for them are asked for again.
     pub(super) fn names_moved(&self) {
-        self.ask_refused(|holder| holder.is_none());
+        self.ask_refused(|_, holder| holder.is_none());
     }
 
     /// These have other versions now, perhaps earlier ones: what was refused because they have its name is asked for
     /// again, for the peer may have judged by these.
     pub(super) fn holders_changed(&self, files: &BTreeSet<FileId>) {
-        self.ask_refused(|holder| holder.is_some_and(|id| files.contains(&id)));
+        self.ask_refused(|_, holder| holder.is_some_and(|id| files.contains(&id)));
     }
 
-    fn ask_refused(&self, of: impl Fn(Option<FileId>) -> bool) {
+    /// These were changed here, and may have a later stamp: what was refused of them is asked for again, for the peer
+    /// will judge by that.
+    pub(super) fn refused_changed(&self, files: &BTreeSet<FileId>) {
+        self.ask_refused(|file, _| files.contains(&file));
+    }
+
+    fn ask_refused(&self, of: impl Fn(FileId, Option<FileId>) -> bool) {
         let again: Vec<FileId> = {
             let share = self.share.lock();
             let mut refused = self.refused.lock();
-            let again = |(id, name): (&FileId, &Name)| of(share.named(name)).then_some(*id);
+            let again = |(id, name): (&FileId, &Name)| of(*id, share.named(name)).then_some(*id);
             let again: Vec<FileId> = refused.iter().filter_map(again).collect();
             again.iter().for_each(|id| drop(refused.remove(id)));
             again

@@ -59,6 +59,7 @@ impl Host {
         let seq = share.header().head + 1;
         self.commit(&mut share, Record::Cut { seq, marks })?;
         drop(share);
+        self.refused_changed(&again);
         self.outbound.lock().announced.retain(|id| !again.contains(id));
         let _ = self.triggers.send(Trigger::Cut(again.into_iter().collect(), None));
         Ok(())
