@@ -166,6 +166,7 @@ impl Host {
             moves.iter().filter(|m| m.from.is_some()).filter_map(|m| m.new.as_ref()).collect();
         // Files that stand where another one of this cut will be go out of the way first.
         let mut aside: BTreeMap<FileId, String> = BTreeMap::new();
+        let mut replaced: BTreeMap<&Name, FileId> = BTreeMap::new();
         for m in moves {
             match (&m.from, &m.new) {
                 (Some(Lies::Name(from)), Some(to)) if from != to && arriving.contains(from) => {
@@ -179,6 +180,8 @@ impl Host {
                         // It has gone already, and who comes in its place is there.
                         true if arriving.contains(from) => {}
                         true => self.backing.unlink_if_there(At::Name(from))?,
+                        // It stays until the other one comes: a name is never without a file for that.
+                        false if arriving.contains(from) => _ = replaced.insert(from, m.file),
                         false => self.trash.take(&self.backing, At::Name(from), m.file, from)?,
                     }
                 }
@@ -194,7 +197,11 @@ impl Host {
                 continue;
             }
             let from = aside.get(&m.file).map_or(from.at(), |name| At::Staging(name));
-            self.backing.rename(from, At::Name(to), RenameFlags::empty())?;
+            let kept = replaced.get(to).and_then(|old| self.trash.keep(&self.backing, *old, to));
+            if let Err(error) = self.backing.rename(from, At::Name(to), RenameFlags::empty()) {
+                kept.iter().for_each(|entry| self.trash.give_back(&self.backing, entry, to));
+                return Err(error);
+            }
         }
         Ok(())
     }

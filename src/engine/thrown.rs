@@ -66,7 +66,7 @@ impl Host {
         if kept.is_err() {
             let _ = self.backing.unlink_if_there(At::Staging(&staging));
         }
-        kept
+        kept.map(drop)
     }
 
     /// Makes a durable copy of `file`, attributes included.

@@ -62,13 +62,37 @@ impl Trash {
             }
             other => other,
         }
+        .map(drop)
         .or_else(|error| {
             tracing::warn!("{name}, which the peer has unlinked, can't be kept in the trash: {error}");
             backing.unlink_if_there(from)
         })
     }
 
-    /// Moves a file here under a name of its own.
+    /// Moves `file` here from under its `name`, where another will lie at once; returns its name here. Where that can't
+    /// be, it stays for the other one to replace.
+    pub fn keep(&self, backing: &Backing, file: FileId, name: &Name) -> Option<Name> {
+        let stat = backing.stat(At::Name(name)).ok()?;
+        if stat.kind != Kind::File || !self.is_on() || planted(Bug::ForgetTrash) {
+            return None;
+        }
+        let kept = self.put(backing, At::Name(name), file, name, Size::of(&stat));
+        if let Err(error) = &kept {
+            tracing::warn!("{name}, which the peer has replaced, can't be kept in the trash: {error}");
+        }
+        kept.ok()
+    }
+
+    /// Moves an entry back to where it came from, for the other one did not come.
+    pub fn give_back(&self, backing: &Backing, entry: &Name, name: &Name) {
+        let back = backing.rename(At::Trash(entry), At::Name(name), RenameFlags::NOREPLACE);
+        match back {
+            Ok(()) => _ = self.entries.lock().remove(entry),
+            Err(error) => tracing::error!("{name} is in the trash as {entry}: {error}"),
+        }
+    }
+
+    /// Moves a file here under a name of its own, which is returned.
     pub fn put(
         &self,
         backing: &Backing,
@@ -76,13 +100,13 @@ impl Trash {
         file: FileId,
         name: &Name,
         size: Size,
-    ) -> store::Result<()> {
+    ) -> store::Result<Name> {
         let mut entries = self.entries.lock();
         let taken = |n: &Name| entries.contains_key(n) || backing.stat(At::Trash(n)).is_ok();
         let entry = entry_name(backing.now().seconds, file, name, taken);
         backing.rename(from, At::Trash(&entry), RenameFlags::NOREPLACE)?;
-        entries.insert(entry, size);
-        Ok(())
+        entries.insert(entry.clone(), size);
+        Ok(entry)
     }
 
     /// When the last version of `file` came here, seconds since 1970.
