@@ -75,8 +75,7 @@ impl Cutter {
 
     fn tick(&mut self, host: &Host) {
         for (file, process) in self.gathered.take() {
-            let group = host.writers.lock().group(file);
-            host.cut(&group, process);
+            host.cut(&[file], process);
         }
     }
 }
@@ -121,8 +120,7 @@ impl Worker for Cutter {
         }
         while let Some((_, file)) = self.due.pop_front_if(|d| d.0 <= now) {
             turn = Turn::Worked;
-            let group = host.writers.lock().group(file);
-            host.cut(&group, None);
+            host.cut(&[file], None);
         }
         if self.gathered.until().is_some_and(|at| at <= now) {
             turn = Turn::Worked;
@@ -151,8 +149,7 @@ impl Host {
         let _ = self.triggers.send(Trigger::Tick);
         let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().copied().collect();
         for file in fresh {
-            let group = self.writers.lock().group(file);
-            let _ = self.triggers.send(Trigger::Cut(group, None));
+            let _ = self.triggers.send(Trigger::Cut(vec![file], None));
         }
     }
 
@@ -202,8 +199,15 @@ impl Host {
         waits
     }
 
+    /// Files, and all that programs have open for writing together with them.
+    fn open_with<'a>(&self, files: impl Iterator<Item = &'a FileId>) -> Vec<FileId> {
+        let writers = self.writers.lock();
+        let together: BTreeSet<FileId> = files.flat_map(|file| writers.group(*file)).collect();
+        together.into_iter().collect()
+    }
+
     /// These move together from here on.
-    fn bind(&self, share: &mut Share, files: &[FileId]) -> store::Result<()> {
+    pub(super) fn bind(&self, share: &mut Share, files: &[FileId]) -> store::Result<()> {
         if !share.are_bonded(files) {
             self.commit(share, Record::Bonded { files: files.to_vec() })?;
         }
@@ -255,12 +259,21 @@ impl Host {
         (!answers.is_empty()).then_some(answers)
     }
 
-    /// The files to cut when `seeds` are: those too that they are bonded with. `None` where there is
+    /// The files to cut when `seeds` are: those too that a program has open together with them, or that they are bonded with. `None` where there is
     /// nothing to tell of any.
     fn members(&self, seeds: &[FileId]) -> store::Result<Option<BTreeSet<FileId>>> {
         let mut share = self.share.lock();
-        self.bind(&mut share, seeds)?;
-        let members: BTreeSet<FileId> = seeds.iter().flat_map(|s| share.bonded(*s)).collect();
+        let mut members: BTreeSet<FileId> = seeds.iter().copied().collect();
+        // Who is bonded with one of them may be open together with others.
+        loop {
+            let together = self.open_with(members.iter());
+            self.bind(&mut share, &together)?;
+            let more: BTreeSet<FileId> = together.iter().flat_map(|s| share.bonded(*s)).collect();
+            if more == members {
+                break;
+            }
+            members = more;
+        }
         let any = members.iter().any(|id| self.tells(&share, *id));
         Ok(any.then_some(members))
     }
@@ -298,7 +311,12 @@ impl Host {
         let mut share = self.share.lock();
         let locked: BTreeSet<FileId> = nodes.iter().map(|n| n.id).collect();
         let outside = |id: FileId| share.file(id).is_some() && !locked.contains(&id);
-        if members.iter().flat_map(|id| share.bonded(*id)).any(outside) {
+        // What only answers the peer is as the peer has it, each file by itself.
+        let together = match self.only_receives() {
+            true => members.iter().copied().collect(),
+            false => self.open_with(members.iter()),
+        };
+        if together.iter().flat_map(|id| share.bonded(*id)).any(outside) {
             return Ok(false);
         }
         if self.only_receives() && !members.iter().all(|id| is_the_peers(&share, *id)) {

@@ -174,12 +174,12 @@ impl Host {
             }
         }
         if let Some(process) = open.writer {
-            let group = {
-                let mut writers = self.writers.lock();
-                let group = writers.group(node.id);
-                writers.closed(process, node.id);
-                group
-            };
+            let group = self.writers.lock().group(node.id);
+            // Whoever cuts one of them from here on takes all, though nobody has them open together any more.
+            if let Err(error) = self.bind(&mut self.share.lock(), &group) {
+                tracing::error!("files that belong together may be announced apart: {error}");
+            }
+            self.writers.lock().closed(process, node.id);
             let _ = self.triggers.send(Trigger::Changed(group, Some(process)));
         }
     }

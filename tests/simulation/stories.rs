@@ -560,3 +560,35 @@ fn a_file_that_comes_back_is_not_the_deleted_one_that_a_program_still_has_open()
         });
     }
 }
+
+/// The link comes back while a program is at work on two files that it has open: whatever it had told of them before, they
+/// are told as one.
+#[test]
+fn files_that_a_program_has_open_together_are_told_together_when_the_link_comes_back() {
+    story(INLINE, |s| {
+        s.write(A, "first", 0, &text(2_000, b'a'));
+        s.write(A, "second", 0, &text(2_000, b'a'));
+        s.level();
+        s.cut_link();
+        let host = s.host(A);
+        let open = ["first", "second"].map(|name| calls::open(host, process(1), name).unwrap());
+        open.iter().for_each(|handle| calls::write(host, *handle, 0, &text(2_000, b'b')).unwrap());
+        s.hosts.connect();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..30 {
+            for side in [A, B] {
+                assert!(s.work(side));
+                let out = s.hosts.sides[side].out.clone();
+                while out.transmit() {}
+                while out.flies() {
+                    s.hosts.arrive(1 - side).unwrap();
+                    assert!(s.work(1 - side));
+                    let state = ["first", "second"].map(|name| s.read(B, name)[0]);
+                    assert_eq!(state[0], state[1], "one file is ahead of the other");
+                    seen.insert(state);
+                }
+            }
+        }
+        assert_eq!(seen.len(), 2, "the change never came");
+    });
+}
