@@ -42,7 +42,7 @@ impl Host {
     ) -> store::Result<bool> {
         // Where this host only receives, a file of the peer's that was renamed here is no copy to be merged.
         let known = |f: &File| self.options.direction.receives() && !f.base.is_empty();
-        let plain = |f: &File| f.is_whole() && !f.partial && !f.unsettled && !known(f);
+        let plain = |f: &File| f.is_plain() && !known(f);
         let is_plain = self.share.lock().file(ours).is_some_and(plain);
         let written = |h: &Arc<Handle>| h.node.id == ours && h.writer.is_some();
         let (Some(body), true, false) = (&cut.body, is_plain, self.handles.read().values().any(written))

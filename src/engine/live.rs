@@ -10,10 +10,11 @@ use super::host::{Ears, Host};
 use super::inbound::Applier;
 use super::matcher::Matcher;
 use super::queues::{Filling, Inbound, Request, Trigger, Turn, Want};
+use super::recovery::new_writer;
 use super::serve::Servant;
 use super::worker::Worker;
 use crate::model::direction::Direction;
-use crate::model::ids::{LogPosition, WriterId};
+use crate::model::ids::LogPosition;
 use crate::model::message::{Begin, Hello, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -238,7 +239,7 @@ impl Host {
     /// anything.
     fn synced(&self, since: Option<LogPosition>) {
         let Some(peer) = self.session.lock().as_ref().map(|s| s.peer.replica) else { return };
-        let random = || self.random.lock()() as u64;
+        let nonce = self.random.lock()() as u64;
         let begin = {
             let mut share = self.share.lock();
             let met = share.header().peer == Some(peer);
@@ -249,7 +250,7 @@ impl Host {
                 // We are an older self, restored: the numbers since are taken.
                 tracing::warn!("the peer has seen more of this host than this host remembers");
                 anew = true;
-                let began = Record::Began { writer: WriterId(random()) };
+                let began = Record::Began { writer: new_writer(&mut self.random.lock()) };
                 if let Err(error) = self.commit(&mut share, began) {
                     tracing::error!("a new writer could not be journaled: {error}");
                 }
@@ -260,7 +261,7 @@ impl Host {
                 tracing::error!("the peer's position could not be journaled: {error}");
             }
             let head = LogPosition { writer: share.writer(), seq: share.header().head };
-            Begin { anew, met, first: self.options.first_sync, owner: self.owner, nonce: random(), head }
+            Begin { anew, met, first: self.options.first_sync, owner: self.owner, nonce, head }
         };
         self.outbound.lock().begin = Some(begin.clone());
         self.tell(Message::Begin(begin));

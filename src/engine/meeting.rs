@@ -248,7 +248,7 @@ impl Host {
             for &file in batch {
                 let Some(f) = share.file(file).filter(|f| f.name.is_some()) else { continue };
                 // Whoever changes it from here on has a node before the change is in the journal.
-                if f.partial || f.unsettled || !f.is_whole() || self.nodes.find(file).is_some() {
+                if !f.is_plain() || self.nodes.find(file).is_some() {
                     continue;
                 }
                 let Some(name) = f.name.as_ref() else { continue };
@@ -413,9 +413,7 @@ impl Host {
         declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         Ok(())
     }
-}
 
-impl Host {
     /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names. Whoever comes
     /// back here after a crash finds a file under its name and in the journal, or neither: what is in the trash the journal
     /// knows nothing of.
@@ -450,8 +448,8 @@ impl Host {
 /// Whether nothing has happened to a file since its versions were `seen`.
 fn is_as_seen(share: &Share, file: FileId, name: &Name, seen: &(Version, Version)) -> bool {
     let same = |f: &File| (&f.place, &f.body) == (&seen.0, &seen.1);
-    let whole = |f: &File| f.is_whole() && !f.partial && !f.unsettled && !f.is_fresh();
-    share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(f) && whole(f))
+    let plain = |f: &File| f.is_plain() && !f.is_fresh();
+    share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(f) && plain(f))
 }
 
 /// The writer under whose name both sides number what they have in common.

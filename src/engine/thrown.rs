@@ -96,9 +96,8 @@ impl Host {
 /// Whether nothing stays of the content of a file that is wholly here, small enough to be copied, when `changed` chunks
 /// are the peer's and it is `size` bytes long.
 fn is_rewritten(file: &File, changed: &ChunkSet, size: u64) -> bool {
-    let here = file.is_whole() && !file.partial && !file.unsettled;
     let stays = 0..chunk::count(file.size.min(size));
-    here && (1..=TRASH_COPY_BYTES).contains(&file.size) && changed.gaps(&stays).is_empty()
+    file.is_plain() && (1..=TRASH_COPY_BYTES).contains(&file.size) && changed.gaps(&stays).is_empty()
 }
 
 #[cfg(test)]

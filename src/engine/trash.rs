@@ -52,35 +52,33 @@ impl Trash {
     /// Moves what lies at `from` here: content of `file`, which was called `name`. Without a trash, or where it can't
     /// take it, that is unlinked. What is not there is as good as moved.
     pub fn take(&self, backing: &Backing, from: At, file: FileId, name: &Name) -> store::Result<()> {
-        let stat = match backing.stat(from) {
-            Ok(stat) if stat.kind == Kind::File && self.is_on() && !planted(Bug::ForgetTrash) => stat,
-            _ => return backing.unlink_if_there(from),
-        };
-        match self.put(backing, from, file, name, Size::of(&stat)) {
-            Err(error) if error.is_full() && self.give_way(backing) => {
-                self.put(backing, from, file, name, Size::of(&stat))
-            }
-            other => other,
+        match self.admit(backing, from, file, name) {
+            Some(_) => Ok(()),
+            None => backing.unlink_if_there(from),
         }
-        .map(drop)
-        .or_else(|error| {
-            tracing::warn!("{name}, which the peer has unlinked, can't be kept in the trash: {error}");
-            backing.unlink_if_there(from)
-        })
     }
 
     /// Moves `file` here from under its `name`, where another will lie at once; returns its name here. Where that can't
     /// be, it stays for the other one to replace.
     pub fn keep(&self, backing: &Backing, file: FileId, name: &Name) -> Option<Name> {
-        let stat = backing.stat(At::Name(name)).ok()?;
-        if stat.kind != Kind::File || !self.is_on() || planted(Bug::ForgetTrash) {
+        self.admit(backing, At::Name(name), file, name)
+    }
+
+    /// Moves a file here, if there is a trash and room for it.
+    fn admit(&self, backing: &Backing, from: At, file: FileId, name: &Name) -> Option<Name> {
+        let stat = backing.stat(from).ok().filter(|stat| stat.kind == Kind::File)?;
+        if !self.is_on() || planted(Bug::ForgetTrash) {
             return None;
         }
-        let kept = self.put(backing, At::Name(name), file, name, Size::of(&stat));
-        if let Err(error) = &kept {
-            tracing::warn!("{name}, which the peer has replaced, can't be kept in the trash: {error}");
-        }
-        kept.ok()
+        let put = || self.put(backing, from, file, name, Size::of(&stat));
+        let kept = match put() {
+            Err(error) if error.is_full() && self.give_way(backing) => put(),
+            other => other,
+        };
+        kept.inspect_err(|error| {
+            tracing::warn!("{name}, which the peer has unlinked, can't be kept in the trash: {error}");
+        })
+        .ok()
     }
 
     /// Moves an entry back to where it came from, for the other one did not come.

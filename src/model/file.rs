@@ -111,6 +111,11 @@ impl File {
         self.missing.is_empty()
     }
 
+    /// Whether all of it is here, under its own name, and certain.
+    pub fn is_plain(&self) -> bool {
+        self.is_whole() && !self.partial && !self.unsettled
+    }
+
     /// Whether there is nothing of the content here, though there should be.
     pub fn holds_nothing(&self) -> bool {
         self.missing.len() == chunk::count(self.size) && self.partial

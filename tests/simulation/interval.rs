@@ -1,9 +1,8 @@
 //! `--interval`: what changes is told once for so many seconds, and at once where somebody waits for it.
 
 use crate::simulated::calls::{self, process};
-use crate::simulated::hosts::Hosts;
 use crate::simulated::side::Side;
-use crate::story::{A, B, CONFLICT, INLINE, Story, copies, text};
+use crate::story::{A, B, CONFLICT, INLINE, Story, copies, story_between, text};
 use std::time::Duration;
 use syncfs::fs::volume::Volume;
 use syncfs::model::message::Message;
@@ -14,13 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 fn story(tell: impl FnOnce(&mut Story)) {
     let mut sides = [11, 22].map(|seed| Side::new(seed, INLINE));
     sides[A].interval = Some(INTERVAL);
-    let hosts = Hosts::new(sides);
-    let handle = hosts.handle();
-    let _inside = handle.enter();
-    let mut story = Story { hosts };
-    assert!(story.hosts.start(A) && story.hosts.start(B));
-    story.level();
-    tell(&mut story);
+    story_between(sides, tell);
 }
 
 /// Time passes, in which both do what there is to do and hear each other.

@@ -27,7 +27,12 @@ pub fn story(inline: u64, tell: impl FnOnce(&mut Story)) {
 
 /// The same with these seeds, of which the replicas' ids come.
 pub fn story_of(seeds: [u64; 2], inline: u64, tell: impl FnOnce(&mut Story)) {
-    let hosts = Hosts::new(seeds.map(|seed| Side::new(seed, inline)));
+    story_between(seeds.map(|seed| Side::new(seed, inline)), tell);
+}
+
+/// The same between these two.
+pub fn story_between(sides: [Side; 2], tell: impl FnOnce(&mut Story)) {
+    let hosts = Hosts::new(sides);
     let handle = hosts.handle();
     let _inside = handle.enter();
     let mut story = Story { hosts };
