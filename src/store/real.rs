@@ -95,9 +95,11 @@ impl Disk for RealDisk {
 
     fn create(&self, dir: Dir, name: &[u8], mode: u32) -> io::Result<Content> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | CONTENT;
-        let file = rustix::fs::openat(self.dir(dir), name, flags, Mode::RUSR | Mode::WUSR)?;
-        // Not left to open(2), where the umask would have its say.
-        if let Err(e) = rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)) {
+        // Who dies right after it leaves a file that is as it should be, ...
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let file = rustix::fs::openat(self.dir(dir), name, flags, mode)?;
+        // ... but for what the umask has its say in.
+        if let Err(e) = rustix::fs::fchmod(&file, mode) {
             let _ = rustix::fs::unlinkat(self.dir(dir), name, AtFlags::empty());
             return Err(e.into());
         }
