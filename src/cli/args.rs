@@ -4,6 +4,7 @@
 //! list to keep in step: the second spelling is turned into the first and parsed again.
 
 use super::options::{self, KernelOptions};
+use super::units;
 use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use clap::builder::TypedValueParser;
@@ -39,6 +40,14 @@ pub enum Command {
     Trash(Trash),
     /// Compare both sides from their disks; exit code 1 where they differ
     Verify(Verify),
+    /// Hold all of FILE here, whatever the cache is; brings over what is missing
+    Pin(Residency),
+    /// Let FILE go from the cache again as anything else
+    Unpin(Residency),
+    /// Bring over what is missing of FILE, and wait for it
+    Fetch(Residency),
+    /// Let go what is here of FILE; it comes back when it is read
+    Free(Residency),
     /// Unmount DIR and wait until everything is on the disk
     Unmount(Unmount),
     /// Show syncfs at work: two mounts on this machine, live
@@ -110,6 +119,13 @@ pub struct Mount {
     /// How often what changes here is announced to the peer, beside `flush`; 0: at once
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub interval: u64,
+    /// Hold only what is used here, up to SIZE on the disk (500M, 10G); the rest comes from the peer when it is read. The peer
+    /// holds everything [default: everything is held]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub cache_size: Option<u64>,
+    /// What the peer has is brought over only as long as SIZE of the disk stays free [default: a twentieth of the disk]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub cache_min_free: Option<u64>,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]
@@ -227,6 +243,13 @@ pub struct Verify {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct Residency {
+    /// Files in a mounted share
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct Unmount {
     /// The mounted directory
     #[arg(value_name = "DIR")]
@@ -272,6 +295,10 @@ fn direction() -> impl clap::builder::TypedValueParser<Value = Direction> {
     let words = clap::builder::PossibleValuesParser::new(Direction::ALL.map(Direction::word));
     let by_word = |word: String| Direction::ALL.into_iter().find(|direction| direction.word() == word);
     words.map(move |word| by_word(word).expect("only these words pass"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    units::parse_bytes(text).ok_or_else(|| "not a size: 500M, 10G, 1T, or a number of bytes".to_owned())
 }
 
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
@@ -331,19 +358,13 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_a_usage_error() {
-        assert_eq!(
-            parsed("syncfs mount /d --peer b --cache-size 1G").unwrap_err(),
-            ErrorKind::UnknownArgument
-        );
-        assert_eq!(
-            parsed("syncfs mount /d -o peer=b,cache_size=1G").unwrap_err(),
-            ErrorKind::UnknownArgument
-        );
+        assert_eq!(parsed("syncfs mount /d --peer b --compress 1G").unwrap_err(), ErrorKind::UnknownArgument);
+        assert_eq!(parsed("syncfs mount /d -o peer=b,compress=1G").unwrap_err(), ErrorKind::UnknownArgument);
         assert_eq!(parsed("syncfs mount /d -o peer=b,help").unwrap_err(), ErrorKind::UnknownArgument);
         assert_eq!(parsed("syncfs mount /d -o peer=b,new_peer=1").unwrap_err(), ErrorKind::TooManyValues);
         assert_eq!(parsed("syncfs mount /d -o peer=b,listen=x").unwrap_err(), ErrorKind::ValueValidation);
         assert_eq!(parsed("syncfs mount /d --peer a -o peer=b").unwrap_err(), ErrorKind::ArgumentConflict);
-        assert_eq!(parsed("syncfs pin x").unwrap_err(), ErrorKind::InvalidSubcommand);
+        assert_eq!(parsed("syncfs compress x").unwrap_err(), ErrorKind::InvalidSubcommand);
         assert_eq!(parsed("syncfs flush --timeout -1").unwrap_err(), ErrorKind::UnknownArgument);
         assert_eq!(parsed("syncfs flush --timeout=-1").unwrap_err(), ErrorKind::ValueValidation);
     }

@@ -7,11 +7,11 @@
 use super::exit::{Exit, Failure};
 use super::guard;
 use super::options::KernelOptions;
-use super::protocol::Request;
+use super::protocol::{Order, Request};
 use super::server::{Respond, Server};
 use super::signals::Signals;
 use super::units::many;
-use crate::engine::{self, FlushError, Host, VerifyError};
+use crate::engine::{self, FlushError, Host, ResidencyError, VerifyError};
 use crate::fs::adapter::{self, Settings};
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
@@ -209,6 +209,7 @@ impl Respond for Share {
             Request::Restore { what, name } => self.restore(what, name).await,
             Request::Verify { repair } => self.verify(repair).await,
             Request::Verified { run, from } => self.verified(run, from).await,
+            Request::Hold { order, name } => self.hold(order, name).await,
             Request::Unmount => self.unmount().await,
             Request::Wait => self.wait().await,
         }
@@ -326,6 +327,31 @@ impl Share {
             VerifyError::Failed(_) => Failure::other(format_args!("{mount}: {error}")),
             _ => Failure::new(Exit::TryAgain, format_args!("{mount}: {error}; try again later")),
         }
+    }
+
+    /// Does that, or begins it, and tells how the file stands after a moment.
+    async fn hold(&self, order: Order, name: String) -> Result<Value, Failure> {
+        let (host, file) = (self.host.clone(), name.clone());
+        let done = tokio::task::spawn_blocking(move || match order {
+            Order::Pin => host.pin(&file, true).map(|()| 0),
+            Order::Unpin => host.pin(&file, false).map(|()| 0),
+            Order::Fetch => host.fetch(&file).map(|()| 0),
+            Order::Free => host.free(&file),
+        });
+        let failed = |error| match error {
+            ResidencyError::NotConnected | ResidencyError::PeerHoldsLess => {
+                Failure::new(Exit::TryAgain, error)
+            }
+            error => Failure::other(error),
+        };
+        let freed = done.await.context("it was cancelled")?.map_err(failed)?;
+        if order == Order::Fetch {
+            let _ = tokio::time::timeout(A_MOMENT, self.host.until_held(&name)).await;
+        }
+        let residency = self.host.residency(&name).map_err(failed)?;
+        let mut told = serde_json::to_value(residency).context("the answer can't be written down")?;
+        told["freed"] = freed.into();
+        Ok(told)
     }
 
     async fn unmount(&self) -> Result<Value, Failure> {

@@ -10,6 +10,7 @@
 
 pub mod args;
 mod background;
+mod bar;
 mod client;
 mod conflicts;
 mod daemon;
@@ -24,6 +25,7 @@ pub mod options;
 mod place;
 mod process;
 pub mod protocol;
+mod residency;
 mod resolve;
 mod resume;
 pub mod server;
@@ -35,6 +37,7 @@ mod unmount;
 mod verify;
 
 use args::Command;
+use protocol::Order;
 use std::process::ExitCode;
 
 /// Runs the command that the arguments of this process ask for.
@@ -54,6 +57,10 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => resume::run(args),
         Command::Trash(args) => trash::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Pin(args) => residency::run(&args, Order::Pin),
+        Command::Unpin(args) => residency::run(&args, Order::Unpin),
+        Command::Fetch(args) => residency::run(&args, Order::Fetch),
+        Command::Free(args) => residency::run(&args, Order::Free),
         Command::Unmount(args) => unmount::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),

@@ -10,8 +10,10 @@ use super::exit::{Exit, Failure, Outcome, say};
 use super::log;
 use super::place::{self, Places};
 use super::protocol::Request;
+use super::units::bytes;
 use crate::engine;
 use crate::fs::mount;
+use crate::model::limits::CACHE_BYTES;
 use crate::wire::key::Key;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -72,6 +74,12 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             ),
         ));
     }
+    if args.cache_size.is_some_and(|size| size < CACHE_BYTES) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("--cache-size is less than {}: files could not be read", bytes(CACHE_BYTES)),
+        ));
+    }
     let store = match args.store {
         Some(path) => place::resolve(&path)?,
         None => dir.clone(),
@@ -94,6 +102,8 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             adopt_deletes: args.adopt_deletes,
             direction: args.direction,
             interval: (args.interval > 0).then(|| Duration::from_secs(args.interval)),
+            cache_size: args.cache_size,
+            cache_min_free: args.cache_min_free,
             inline_bytes: crate::model::limits::INLINE_BYTES,
             mount: dir,
         },

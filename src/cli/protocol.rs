@@ -9,6 +9,8 @@
 //! {"cmd":"verify","repair":false}      {"ok":5}: the number of the run
 //! {"cmd":"verified","run":5,"from":0}  {"ok":{"done":false,"read":7,"bytes":9}}, after a moment if it goes on
 //!                                      {"ok":{"done":true,"files":2,"bytes":9,"differences":[...],"more":false}}
+//! {"cmd":"hold","order":"pin","name":"f"}   {"ok":{"size":9,"held":3,"pinned":true,"state":"partial"}}
+//!                                      unpin, fetch and free as well; fetch answers after a moment if it goes on
 //! {"cmd":"unmount"}                    answered when the daemon has put everything on the disk
 //! {"cmd":"wait"}                       the same, without asking it to unmount
 //! ```
@@ -50,8 +52,23 @@ pub enum Request {
         run: u64,
         from: usize,
     },
+    /// What of a file is held becomes other.
+    Hold {
+        order: Order,
+        name: String,
+    },
     Unmount,
     Wait,
+}
+
+/// What is to be held of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    Pin,
+    Unpin,
+    Fetch,
+    Free,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

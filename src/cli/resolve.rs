@@ -53,7 +53,7 @@ fn opposite(keep: Keep) -> Keep {
 }
 
 /// The mount that a file lies in, and its name there.
-fn locate(file: &Path) -> Result<(PathBuf, Name), Failure> {
+pub(super) fn locate(file: &Path) -> Result<(PathBuf, Name), Failure> {
     let shown = file.display();
     let absolute = std::path::absolute(file).with_context(|| format!("can't find {shown}"))?;
     let dir = absolute

@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+use crate::model::limits::FILE_BYTES;
 use std::time::Duration;
 
 /// `1234567` as `1.23 MB`.
@@ -20,6 +21,22 @@ pub fn bytes(n: u64) -> String {
         _ if value < 99.95 => format!("{value:.1} {unit}"),
         _ => format!("{value:.0} {unit}"),
     }
+}
+
+/// `500M` or `1.5G` as bytes: `K`, `M`, `G` and `T` are powers of 1024, `KB`, `MB`, `GB` and `TB` of 1000, as coreutils
+/// take them. `None` for what is no size.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let (unit, base) = match text[digits..].to_ascii_uppercase().as_str() {
+        "" | "B" => return (number.fract() == 0.0).then_some(number as u64),
+        unit if unit.ends_with("IB") => (unit.chars().next()?, 1024.0_f64),
+        unit if unit.len() == 2 && unit.ends_with('B') => (unit.chars().next()?, 1000.0),
+        unit if unit.len() == 1 => (unit.chars().next()?, 1024.0),
+        _ => return None,
+    };
+    let power = "KMGT".find(unit)? as i32 + 1;
+    Some((number * base.powi(power)) as u64).filter(|bytes| *bytes <= FILE_BYTES)
 }
 
 /// `1234567` as `1,234,567`.
@@ -70,5 +87,23 @@ mod tests {
             [time(Duration::from_millis(250)), time(Duration::from_millis(4500))],
             ["250 ms", "4.5 s"]
         );
+    }
+
+    #[test]
+    fn sizes_are_read_as_coreutils_read_them() {
+        let sizes = [
+            ("200M", 200 << 20),
+            ("1.5G", 3 << 29),
+            ("10GB", 10_000_000_000),
+            ("4KiB", 4096),
+            ("7", 7),
+            ("1t", 1 << 40),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(parse_bytes(text), Some(bytes), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5", "10X", "1.2.3G", "9999999999T", "1MM"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `syncfs verify`: compares both sides from their disks, and with `--repair` makes them the same.
 
 use super::args;
+use super::bar::Bar;
 use super::client::{self, AT_ONCE, Client};
 use super::exit::{Exit, Failure, Outcome, complain, say};
 use super::protocol::Request;
@@ -9,10 +10,7 @@ use crate::engine::verifying::Differs;
 use crate::model::limits::GROUP_BYTES;
 use crate::model::verify::Difference;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
 
-/// Characters of a full bar.
-const BAR: usize = 30;
 /// Ranges of one file that are told one by one.
 const RANGES: usize = 64;
 
@@ -153,43 +151,6 @@ fn groups(differs: &Value) -> String {
     format!("{}{more}", told.join(", "))
 }
 
-/// A progress bar on a terminal; elsewhere, and where NO_COLOR is set, nothing.
-struct Bar {
-    is_wanted: bool,
-    is_shown: bool,
-}
-
-impl Bar {
-    fn new() -> Bar {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Bar { is_wanted: std::io::stderr().is_terminal() && !plain, is_shown: false }
-    }
-
-    fn show(&mut self, read: u64, total: u64) {
-        if self.is_wanted {
-            self.is_shown = true;
-            let _ = write!(std::io::stderr(), "\r\x1b[K{}", bar(read, total));
-        }
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.is_shown) {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-/// `[######------]  50%  1.00 GB of 2.00 GB`
-fn bar(read: u64, total: u64) -> String {
-    // Files are read a second time where they differ.
-    let read = read.min(total);
-    let part = if total == 0 { 0.0 } else { read as f64 / total as f64 };
-    let full = (part * BAR as f64) as usize;
-    let (full, empty) = ("#".repeat(full), "-".repeat(BAR - full));
-    let wait = if read == total { ", waiting for the peer" } else { "" };
-    format!("[{full}{empty}] {:>3.0}%  {} of {}{wait}", part * 100.0, bytes(read), bytes(total))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,14 +192,5 @@ mod tests {
         assert_eq!(exit(&found), Exit::Other);
         assert_eq!(exit(&report(vec![differs("a", content, true, true)])), Exit::Conflicts);
         assert_eq!(exit(&report(vec![differs("a", Difference::Attributes, true, false)])), Exit::Ok);
-    }
-
-    #[test]
-    fn a_bar_fills() {
-        assert_eq!(bar(0, 0), format!("[{}]   0%  0 bytes of 0 bytes, waiting for the peer", "-".repeat(30)));
-        assert_eq!(
-            bar(500, 1000),
-            format!("[{}{}]  50%  500 bytes of 1.00 kB", "#".repeat(15), "-".repeat(15))
-        );
     }
 }

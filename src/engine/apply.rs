@@ -6,6 +6,7 @@
 //!
 //! Invariant: nobody gets a lock on a file between the last look at its locks and the kernel's forgetting it.
 
+use super::bodies::door;
 use super::copies::Copy;
 use super::host::Host;
 use super::location::location;
@@ -95,6 +96,7 @@ impl Host {
             }
             let (copies, same) = self.keep_copies(pending, &verdicts, &mut locked)?;
             self.keep_rewritten(pending, &verdicts, &mut locked);
+            self.withdraw_lacking(pending, &verdicts, &mut locked)?;
             // Once they are recorded others know of them: they wait until they lie under their names.
             let unshown = self.nodes_of_copies(&copies);
             let _unshown = Locked::all(&unshown);
@@ -204,6 +206,40 @@ impl Host {
         Ok(taken)
     }
 
+    /// Files that lie under their names and will lack something go where such files lie. Where the change fails after that,
+    /// the finisher brings them back.
+    fn withdraw_lacking(
+        &self,
+        pending: &Pending,
+        verdicts: &[Verdict],
+        locked: &mut Locked,
+    ) -> store::Result<()> {
+        let lacking: Vec<FileId> = {
+            let share = self.share.lock();
+            let lies = |id: FileId| share.file(id).filter(|f| f.name.is_some() && !f.partial);
+            let lacks = |v: &&Verdict| {
+                lies(v.file).is_some_and(|f| !pending.lacks(v.file, &v.body, f.unsettled).is_empty())
+            };
+            verdicts.iter().filter(lacks).map(|v| v.file).filter(|id| locked.has(*id)).collect()
+        };
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        // Their descriptors, where they are open, go with them.
+        for id in &lacking {
+            if let Some((node, data)) = locked.get(*id) {
+                self.data_file(node, data, true).map_err(door)?;
+            }
+        }
+        let withdrawn = self.withdraw(&lacking);
+        for id in lacking {
+            let _ = self.fetch.finished.send(Some(id));
+        }
+        withdrawn?;
+        self.backing.sync_names()?;
+        Ok(())
+    }
+
     /// Nodes for files that come back under the number of one that is unlinked here and still in use, in lock order;
     /// nobody else has them yet.
     fn nodes_of_returning(&self, taken: &[Taken], after: &mut After) -> Vec<Held> {
@@ -286,8 +322,15 @@ impl Host {
                 self.fetch.unstall(cut.file, f.missing.len());
             }
         }
+        for gone in taken.iter().filter(|t| t.place.as_ref().is_some_and(|place| place.name.is_none())) {
+            self.holding.gone(gone.file);
+        }
         for (id, body) in taken.iter().filter_map(|t| Some((t.file, t.body.as_ref()?))) {
             after.taken.insert(id);
+            body.changed
+                .iter()
+                .flat_map(|range| body.missing.gaps(&range))
+                .for_each(|range| self.holding.used(id, &range));
             self.fetch.changed(id, &body.changed);
             match share.file(id) {
                 Some(f) if !f.is_whole() => self.fetch.enqueue(id, f.missing.len()),
@@ -295,7 +338,7 @@ impl Host {
                 _ => {}
             }
         }
-        Ok(acks(&share, pending, verdicts))
+        Ok(acks(&share, pending, verdicts, self.holding.is_cache()))
     }
 
     /// What is done without locks: the kernel is told, and the threads that waited for this.
@@ -358,12 +401,14 @@ impl After {
 }
 
 /// What is here now of a cut that was applied, and certain to stay.
-fn acks(share: &Share, pending: &Pending, verdicts: &[Verdict]) -> Vec<Ack> {
+/// Who keeps a `cache` holds what was changed only where it is used; that it knows of it is all that is certain.
+fn acks(share: &Share, pending: &Pending, verdicts: &[Verdict], cache: bool) -> Vec<Ack> {
     let ack = |(cut, verdict): (&FileCut, &Verdict)| {
         let have =
             matches!(verdict.place, PlaceVerdict::Have | PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
         let has = verdict.body == BodyVerdict::Have || verdict.body.takes().is_some();
         let durable = share.file(cut.file).is_some_and(|f| f.name.is_none() || f.is_whole() && !f.partial)
+            || cache
             || planted(Bug::ThankPartial);
         let place = cut.place.as_ref().filter(|_| have).map_or(0, |p| p.told);
         let body = cut.body.as_ref().filter(|_| has && durable).map_or(0, |b| b.told);

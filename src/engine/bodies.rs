@@ -106,7 +106,9 @@ impl Host {
         if agrees {
             file.set_times(None, Some(before.mtime)).map_err(wrap)?;
         }
-        let mtime = file.stat().map_err(wrap)?.mtime.nanoseconds();
+        let now = file.stat().map_err(wrap)?;
+        self.holding.weigh(id, &now);
+        let mtime = now.mtime.nanoseconds();
         Ok(TakenBody {
             version: body.version.clone(),
             stamp: body.stamp,

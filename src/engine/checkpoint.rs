@@ -120,6 +120,7 @@ impl Host {
             return Err(error.into());
         }
         self.journal.trim(lsn + 1)?;
+        self.holding.save(&self.backing);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - what changes is journaled before it changes, so a crash between the two costs a chunk sent in vain,
-//!   never a change unsent;
+//!   never a change unsent; but that a chunk is here which was not is journaled when its bytes are;
 //! - only chunks whose bytes differ become dirty;
 //! - the first write to a clean file the peer knows waits until its record is durable: after power loss
 //!   the files that may differ from what the peer has are known.
@@ -53,6 +53,22 @@ impl Before {
             told: !file.is_untold(),
             clean: file.body_tag == 0 && !file.is_untold(),
         }
+    }
+}
+
+impl Before {
+    /// Of the chunks that were missing, those that `bytes` cover, and the bytes of the others.
+    fn came(&self, bytes: &Range<u64>) -> (ChunkSet, ChunkSet) {
+        let (mut chunks, mut scraps) = (ChunkSet::new(), ChunkSet::new());
+        let touched = chunk::touched(bytes.start, bytes.end.saturating_sub(bytes.start));
+        for n in self.missing.iter().flat_map(|r| r.start.max(touched.start)..r.end.min(touched.end)) {
+            let whole = chunk::bytes(&(n..n + 1), self.size.max(bytes.end));
+            match bytes.start <= whole.start && bytes.end >= whole.end {
+                true => chunks.insert(n..n + 1),
+                false => scraps.insert(bytes.start.max(whole.start)..bytes.end.min(whole.end)),
+            }
+        }
+        (chunks, scraps)
     }
 }
 
@@ -119,8 +135,8 @@ impl Host {
         if from_mapping && !data.shadows.is_empty() {
             return self.write_back_mapped(node, data, file, offset, bytes);
         }
-        let (changed, scraps) = differences(file, &before, offset, bytes)?;
-        self.note(node, &before, changed, scraps, before.size.max(end))?;
+        let changed = differences(file, &before, offset, bytes)?;
+        self.note(node, &before, changed, before.size.max(end))?;
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
         self.look_behind(node, data, file)?;
@@ -129,6 +145,7 @@ impl Host {
             let (more, again) = file.write_most_at(&bytes[written..], offset + written as u64);
             (written, done) = (written + more, again);
         }
+        self.note_come(node, &before, offset..offset + written as u64)?;
         if let Err(e) = done {
             // Where the journal is full as well, whoever needs the size next brings it into line.
             let _ = self.resettle(node, file);
@@ -176,7 +193,7 @@ impl Host {
             let Some(f) = node.file(data, &share) else { return Ok(()) };
             Before::look(f, &(0..chunk::count(f.size)))
         };
-        self.note(node, &before, ChunkSet::of(0..chunk::count(before.size)), ChunkSet::new(), before.size)
+        self.note(node, &before, ChunkSet::of(0..chunk::count(before.size)), before.size)
     }
 
     /// Pages from a mapping, some of whose chunks a peer's cut has replaced since the mapping last saw
@@ -207,25 +224,30 @@ impl Host {
         result.map(|()| bytes.len() as u32)
     }
 
-    /// Journals a change that is about to happen.
-    fn note(
-        &self,
-        node: &Node,
-        before: &Before,
-        changed: ChunkSet,
-        scraps: ChunkSet,
-        size: u64,
-    ) -> Result<()> {
+    /// Journals that `bytes` were written into chunks that were not here: whole ones are now, of the others it is known
+    /// which bytes count when the rest comes.
+    fn note_come(&self, node: &Node, before: &Before, bytes: Range<u64>) -> Result<()> {
+        let (chunks, scraps) = before.came(&bytes);
+        let (file, size) = (node.id, before.size.max(bytes.end));
+        let mut share = self.share.lock();
+        if !scraps.is_empty() {
+            self.commit(&mut share, Record::Scrapped { file, bytes: scraps, size })?;
+        }
+        if !chunks.is_empty() {
+            self.commit(&mut share, Record::Wrote { file, chunks, size })?;
+        }
+        Ok(())
+    }
+
+    /// Journals a change of what is here that is about to happen.
+    fn note(&self, node: &Node, before: &Before, changed: ChunkSet, size: u64) -> Result<()> {
         let file = node.id;
         let mut lsn = None;
         {
             let mut share = self.share.lock();
-            if !scraps.is_empty() {
-                lsn = Some(self.commit(&mut share, Record::Scrapped { file, bytes: scraps, size })?);
-            }
             if !changed.is_empty() || size != before.size {
                 lsn = Some(self.commit(&mut share, Record::Wrote { file, chunks: changed, size })?);
-            } else if !before.fresh && lsn.is_none() {
+            } else if !before.fresh {
                 lsn = Some(self.commit(&mut share, Record::Touched { file, attrs: false })?);
             }
         }
@@ -322,34 +344,22 @@ impl Host {
                 return Err(Error::NotSupported);
             }
             let size = if keep || shifts { before.size } else { before.size.max(range.end) };
-            if zeroes {
-                let mut scraps = ChunkSet::new();
-                let mut changed = ChunkSet::new();
-                let inside = range.start..range.end.min(size);
-                for n in chunk::touched(inside.start, inside.end.saturating_sub(inside.start)) {
-                    let whole = chunk::bytes(&(n..n + 1), before.size);
-                    let covered = inside.start <= whole.start && inside.end >= whole.end;
-                    if before.missing.iter().any(|r| r.contains(&n)) && !covered {
-                        scraps.insert(inside.start.max(n * CHUNK)..inside.end.min((n + 1) * CHUNK));
-                    } else {
-                        changed.insert(n..n + 1);
-                    }
-                }
-                self.note(node, before, changed, scraps, size)?;
-            } else if !shifts {
-                self.note(node, before, ChunkSet::new(), ChunkSet::new(), size)?;
-            } else {
-                self.note(
-                    node,
-                    before,
-                    ChunkSet::of(range.start / CHUNK..chunk::count(size)),
-                    ChunkSet::new(),
-                    size,
-                )?;
-            }
+            let inside = range.start..range.end.min(size);
+            let changed = match (zeroes, shifts) {
+                (true, _) => chunk::touched(inside.start, inside.end.saturating_sub(inside.start)),
+                (false, true) => range.start / CHUNK..chunk::count(size),
+                (false, false) => 0..0,
+            };
+            let mut changed = ChunkSet::of(changed);
+            before.missing.iter().for_each(|missing| changed.remove(missing.clone()));
+            self.note(node, before, changed, size)?;
         }
         self.save_frozen(data, &(range.start / CHUNK..u64::MAX / CHUNK));
         let done = file.allocate(mode as u32, range.start, range.end - range.start);
+        if let Some(before) = look.as_ref().filter(|_| zeroes && done.is_ok()) {
+            let size = if keep { before.size } else { before.size.max(range.end) };
+            self.note_come(node, before, range.start..range.end.min(size).max(range.start))?;
+        }
         if look.is_some() && (done.is_err() || shifts) {
             self.resettle(node, file)?;
         }
@@ -426,24 +436,10 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
-/// Of what `bytes` at `offset` touch: the chunks that will differ, and the bytes that fall into chunks
-/// that are not held and not wholly covered.
-fn differences(
-    file: &Content,
-    before: &Before,
-    offset: u64,
-    bytes: &[u8],
-) -> store::Result<(ChunkSet, ChunkSet)> {
+/// The chunks that are held, or new, and will differ once `bytes` are at `offset`.
+fn differences(file: &Content, before: &Before, offset: u64, bytes: &[u8]) -> store::Result<ChunkSet> {
     let end = offset + bytes.len() as u64;
-    let (mut changed, mut scraps) = (ChunkSet::new(), ChunkSet::new());
-    for n in before.missing.iter().flat_map(|r| r.clone()) {
-        let whole = chunk::bytes(&(n..n + 1), before.size.max(end));
-        if offset <= whole.start && end >= whole.end {
-            changed.insert(n..n + 1);
-        } else {
-            scraps.insert(offset.max(whole.start)..end.min(whole.end));
-        }
-    }
+    let mut changed = ChunkSet::new();
     for range in &before.settled {
         let part = (range.start * CHUNK).max(offset)..(range.end * CHUNK).min(end);
         if part.end > before.size {
@@ -475,5 +471,5 @@ fn differences(
             Ok::<(), store::Error>(())
         })?;
     }
-    Ok((changed, scraps))
+    Ok(changed)
 }

@@ -126,11 +126,23 @@ impl Host {
         copies: &mut Vec<Copy>,
     ) -> store::Result<bool> {
         let cut = &pending.cut;
-        let (old, stamp, size, version) = {
+        let (old, stamp, size, version, lacks) = {
             let share = self.share.lock();
             let f = share.file(node.id).expect("its data is locked and it was judged");
-            (f.name.clone().expect("only a file with a name yields"), f.stamp, f.size, f.body_cut)
+            (
+                f.name.clone().expect("only a file with a name yields"),
+                f.stamp,
+                f.size,
+                f.body_cut,
+                f.missing.len(),
+            )
         };
+        if lacks > 0 {
+            tracing::error!(
+                "of this host's version of {old}, {lacks} chunks were never here and are nowhere any more: in the copy they read as \
+                 zeros"
+            );
+        }
         let kept = self.kept_before(pending, node.id)?;
         let staging = kept.unwrap_or_else(|| pieces::kept_name(cut.seq, node.id, version));
         let wrap = |source| store::Error::Io { what: format!("keeping a copy of {old}"), source };
@@ -185,6 +197,10 @@ impl Host {
         let mut names = Vec::new();
         for Copy { staging, kept } in copies {
             self.backing.rename(At::Staging(&staging), At::Name(&kept.name), RenameFlags::NOREPLACE)?;
+            self.backing
+                .stat(At::Name(&kept.name))
+                .iter()
+                .for_each(|stat| self.holding.weigh(kept.file, stat));
             names.push(kept.name);
             let _ = self.triggers.send(Trigger::Cut(vec![kept.file], None));
         }

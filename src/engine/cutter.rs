@@ -29,7 +29,6 @@ use crate::model::share::Share;
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -334,8 +333,8 @@ impl Host {
             if !self.tells(&share, node.id) && f.place_tag == 0 {
                 continue;
             }
-            if f.missing.iter().any(|range| dirty_in(f, &range)) {
-                // Written in part, and the rest has yet to come: the cut waits for it.
+            if !f.torn().is_empty() {
+                // The rest has yet to come: the cut waits for it.
                 drop(share);
                 self.fetch_for_cut(node.id);
                 self.outbound.lock().waiting.extend(members);
@@ -530,11 +529,6 @@ impl Host {
 fn is_the_peers(share: &Share, id: FileId) -> bool {
     let unchanged = |f: &FileState| f.name.is_some() && f.is_thanked() && !f.unsettled && f.bond.is_none();
     share.file(id).is_some_and(unchanged)
-}
-
-fn dirty_in(f: &FileState, range: &Range<u64>) -> bool {
-    let clean: u64 = f.dirty.unchanged_since(0, range).iter().map(|r| r.end - r.start).sum();
-    clean < range.end - range.start
 }
 
 /// Joins neighbours until the list is within its limit; chunks between them travel too.

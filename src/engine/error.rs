@@ -47,6 +47,25 @@ pub enum RestoreError {
     Store(#[from] store::Error),
 }
 
+/// Why what is held of a file does not become other.
+#[derive(Debug, thiserror::Error)]
+pub enum ResidencyError {
+    #[error("there is no file {0} in the share")]
+    NoSuchFile(String),
+    #[error("it takes {size} bytes; the cache has {limit}, of which {pins} are pinned already")]
+    TooLarge { size: u64, pins: u64, limit: u64 },
+    #[error("the peer, which holds the rest, is not there")]
+    NotConnected,
+    #[error("this host holds everything; mounted with --cache-size it would not")]
+    HoldsAll,
+    #[error("the peer does not hold everything yet; until then nothing goes from here")]
+    PeerHoldsLess,
+    #[error("it is pinned")]
+    Pinned,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
 /// Why a verification did not begin, or came to no end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum VerifyError {

@@ -10,16 +10,17 @@ use super::bases::{Job, Request, Target};
 use super::channel::Channel;
 use super::host::Host;
 use super::pieces::digest;
-use super::queues::{self, Filling, Inbound, Trigger, Turn};
+use super::queues::{self, Filling, Inbound, Sweep, Trigger, Turn};
 use super::wants::{State, Wish};
 use super::worker::Worker;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
+use crate::model::file::File;
 use crate::model::ids::FileId;
 use crate::model::likeness::WORTH_BYTES;
-use crate::model::limits::{CHUNK, WINDOW_BYTES};
+use crate::model::limits::{CHUNK, GROUP_BYTES, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -28,6 +29,7 @@ use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -38,8 +40,9 @@ impl Host {
     pub(super) fn fetch_up(&self) {
         let lacking: Vec<(u64, FileId)> = {
             let share = self.share.lock();
-            let missing = |id: &FileId| share.file(*id).map_or(0, |f| f.missing.len());
-            share.lacking().iter().map(|id| (missing(id), *id)).collect()
+            let wanted = |id: &FileId| share.file(*id).filter(|f| self.holding.wants_all(f));
+            let missing = |id: &FileId| Some((wanted(id)?.missing.len(), *id));
+            share.lacking().iter().filter_map(missing).collect()
         };
         {
             let mut state = self.fetch.state.lock();
@@ -54,6 +57,7 @@ impl Host {
         let next = state.next;
         *state = State { next, ..State::default() };
         drop(state);
+        self.holding.told_all.store(false, Ordering::Relaxed);
         self.fetch.arrived.notify_waiters();
     }
 
@@ -69,9 +73,17 @@ impl Host {
             // A change that waits for its content goes before the background copy, and past a window that is
             // full of it.
             let need = if state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
-            let room = state.bytes < WINDOW_BYTES;
-            let missing =
-                |state: &mut State| if room { state.next_missing(&share, self.least()) } else { None };
+            let asks = need.is_none() && state.bytes < WINDOW_BYTES && !state.queue.is_empty();
+            let wanted = |f: &File| self.holding.wants_all(f);
+            let missing = |state: &mut State| {
+                let room =
+                    if asks { self.holding.room(&self.backing).saturating_sub(state.coming()) } else { 0 };
+                let next = state.next_missing(&share, (self.least(), room), wanted);
+                if asks && next.is_none() && room < GROUP_BYTES && !state.queue.is_empty() {
+                    self.has_room(state.coming() + GROUP_BYTES.min(self.holding.eager()));
+                }
+                next
+            };
             let next = need.or_else(|| missing(&mut state).map(|message| (message, false)));
             let unsigned = state.bases.take_unsigned();
             unsigned.into_iter().for_each(|key| self.fetch.job(Job::Sign(key)));
@@ -85,6 +97,15 @@ impl Host {
             }
             self.send_request(link.as_ref(), message);
         }
+    }
+
+    /// Whether `bytes` more may come in the background. If not, sees to it that room is made.
+    fn has_room(&self, bytes: u64) -> bool {
+        let fits = self.holding.excess(&self.backing, bytes) == 0;
+        if !fits && self.holding.is_cache() && !self.holding.is_full() {
+            self.holding.sweep(Sweep::Room(bytes));
+        }
+        fits
     }
 
     /// Content of fewer bytes is not worth comparing.
@@ -110,17 +131,28 @@ impl Host {
         Some(digest(&[Piece { first: chunks.start, bytes }]))
     }
 
-    /// Brings what `file` needs before it can be cut: the rest of chunks written in part.
+    /// Brings what `file` needs before it can be cut: the rest of chunks written, or cut off, in part.
     pub(super) fn fetch_for_cut(&self, file: FileId) {
         let share = self.share.lock();
         let Some(f) = share.file(file) else { return };
-        let touched = f.scraps.iter().map(|r| chunk::touched(r.start, r.end - r.start)).collect();
+        let touched = f.torn();
         drop(share);
         self.ask_now(file, &touched);
     }
 
     /// Asks for chunks that somebody waits for, ahead of everything else.
     fn ask_now(&self, file: FileId, chunks: &ChunkSet) {
+        self.ask(file, chunks, false);
+    }
+
+    /// Asks for chunks that somebody will read soon, as long as there is room for them.
+    pub(super) fn ask_ahead(&self, file: FileId, chunks: &Range<u64>) {
+        if self.has_room(self.fetch.coming() + (chunks.end - chunks.start) * CHUNK) {
+            self.ask(file, &ChunkSet::of(chunks.clone()), true);
+        }
+    }
+
+    fn ask(&self, file: FileId, chunks: &ChunkSet, ahead: bool) {
         let Some(link) = self.link.get() else { return };
         let mut messages = Vec::new();
         {
@@ -132,15 +164,16 @@ impl Host {
             }
             let mut wanted: ChunkSet = chunks.iter().flat_map(|r| f.missing.within(&r)).collect();
             // What was asked for as urgently already is on its way; what flies as bulk may be far behind.
-            let urgent = state.requests.values().filter(|r| r.file == file && r.bytes == 0);
+            let urgent = state.requests.values().filter(|r| r.file == file && (ahead || r.bytes == 0));
             let flying: Vec<ChunkSet> = urgent.map(|r| r.expect.clone()).collect();
             flying.iter().for_each(|set| wanted.subtract(set));
             if let Some(stalled) = state.stalled.get(&file) {
                 wanted.subtract(stalled);
             }
+            let version = f.peers_version(&share.us());
             for range in wanted.iter() {
                 for part in chunk::groups(range) {
-                    let wish = Wish { target: Target::Missing, file, version: f.body.clone(), size: f.size };
+                    let wish = Wish { target: Target::Missing, file, version: version.clone(), size: f.size };
                     messages.push(state.ask(wish, part, true));
                 }
             }
@@ -155,20 +188,28 @@ impl Host {
         let mut given_up = self.fetch.silence() >= self.options.read_timeout;
         loop {
             let arrived = self.fetch.arrived.notified();
-            let lacks = {
+            let lacks: ChunkSet = {
                 let share = self.share.lock();
                 let Some(f) = share.file(file) else { return Err(Error::NotHere) };
                 let end = chunk::count(f.size).min(chunks.end);
-                f.missing.overlaps(&(chunks.start..end.max(chunks.start)))
+                f.missing.within(&(chunks.start..end.max(chunks.start))).into_iter().collect()
             };
-            if !lacks {
+            if lacks.is_empty() {
                 return Ok(());
             }
             if !self.fetch.is_up() {
                 tracing::warn!("a read failed: the peer that holds the content is not connected");
                 return Err(Error::NotHere);
             }
-            self.ask_now(file, &ChunkSet::of(chunks.clone()));
+            let needs = if self.holding.is_cache() { self.fetch.room_for(file, &lacks) } else { 0 };
+            if needs == 0 || self.holding.excess(&self.backing, needs) == 0 {
+                self.ask_now(file, &lacks);
+            } else if self.holding.is_full() {
+                tracing::warn!("a read failed: the cache is full of what can't go from it");
+                return Err(Error::NoRoom);
+            } else {
+                self.holding.sweep(Sweep::Room(needs));
+            }
             given_up = given_up || tokio::time::timeout_at(deadline, arrived).await.is_err();
             if given_up {
                 tracing::warn!(
@@ -274,12 +315,12 @@ impl Host {
         };
         let mut data = node.data.lock();
         let Some(request) = self.fetch.state.lock().done(request, pieces) else { return Ok(()) };
-        let (mut missing, scraps, size, was_dirty, mtime) = {
+        let (mut missing, scraps, size, was_torn, mtime) = {
             let share = self.share.lock();
             let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
             // A kill may have left the time of an earlier delivery.
             let mtime = f.mtime.filter(|_| f.is_thanked()).map(Time::from_nanoseconds);
-            (f.missing.clone(), f.scraps.clone(), f.size, !f.scraps.is_empty(), mtime)
+            (f.missing.clone(), f.scraps.clone(), f.size, !f.torn().is_empty(), mtime)
         };
         let expect = if planted(Bug::FillStale) { &missing } else { &request.expect };
         let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| expect.gaps(&r)).collect();
@@ -306,17 +347,22 @@ impl Host {
             return Ok(());
         }
         file.set_times(None, Some(mtime))?;
+        if self.holding.is_cache() {
+            present.iter().for_each(|range| self.holding.used(id, &range));
+            self.holding.weigh(id, &file.stat()?);
+            self.kernel.inval_attributes(node.ino);
+        }
         let mut share = self.share.lock();
         self.commit(&mut share, Record::Present { file: id, chunks: present })?;
         let whole = share.file(id).is_some_and(|f| f.is_whole());
-        let scraps_left = share.file(id).is_some_and(|f| !f.scraps.is_empty());
+        let is_torn = share.file(id).is_some_and(|f| !f.torn().is_empty());
         drop(share);
         drop(data);
         if whole {
             self.fetch.state.lock().bases.end(id);
             let _ = self.fetch.finished.send(Some(id));
         }
-        if was_dirty && !scraps_left {
+        if was_torn && !is_torn {
             let _ = self.triggers.send(Trigger::Cut(vec![id], None));
         }
         self.moved();
@@ -364,6 +410,7 @@ impl Host {
         {
             link.send(Message::Thanks { cuts: Vec::new(), acks });
         }
+        self.tell_holds_all();
         self.inbox.send(Inbound::Again);
         self.moved();
         Ok(())

@@ -5,10 +5,11 @@ use super::channel::Channel;
 use super::flights::Outbound;
 use super::frozen::Budget;
 use super::hints::Hints;
+use super::holding::Holding;
 use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::pending::Unfinished;
-use super::queues::{Inbox, InboxEar, Server, Trigger};
+use super::queues::{Inbox, InboxEar, Server, Sweep, Trigger};
 use super::signatures::Signatures;
 use super::trash::Trash;
 use super::verifying::Verifying;
@@ -64,6 +65,10 @@ pub struct Options {
     pub direction: Direction,
     /// Changes made here are announced only so often, and where somebody waits for them; without it, at once.
     pub interval: Option<Duration>,
+    /// Content that this host holds may take so many bytes on the disk; without it, everything is held.
+    pub cache_size: Option<u64>,
+    /// Bytes of the disk that what is brought over leaves free; without it, a twentieth of the disk.
+    pub cache_min_free: Option<u64>,
     /// Content bytes that travel inside an announcement, [`INLINE_BYTES`](crate::model::limits::INLINE_BYTES)
     /// at most; larger cuts are retrieved.
     pub inline_bytes: u64,
@@ -89,6 +94,7 @@ pub struct Host {
     pub(super) missing: u64,
     pub(super) trash: Trash,
     pub(super) brake: Mutex<Brake>,
+    pub(super) holding: Holding,
     /// When this life began.
     pub(super) began: tokio::time::Instant,
 
@@ -144,6 +150,7 @@ pub struct Host {
 pub(super) struct Ears {
     pub triggers: Receiver<Trigger>,
     pub inbox: InboxEar,
+    pub sweeps: Receiver<Sweep>,
 }
 
 impl Host {

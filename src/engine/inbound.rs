@@ -15,6 +15,7 @@ use super::wants::Need;
 use super::worker::Worker;
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, FileCut, Piece};
+use crate::model::file::File;
 use crate::model::ids::{FileId, Seq};
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Sides, Verdict, judge};
 use crate::model::likeness;
@@ -255,6 +256,28 @@ impl Host {
                     |id: &FileId| share.file(*id).is_some_and(|f| self.fetch.is_stalled(*id, &f.missing));
                 pending.hopeless = files.iter().any(stalled);
                 tracing::debug!(seq = pending.cut.seq, ?files, hopeless = pending.hopeless, "waiting");
+                for id in files.iter().filter(|_| self.holding.is_cache()) {
+                    self.fetch.want_whole(*id, share.file(*id).map_or(0, |f| f.missing.len()));
+                }
+                drop(share);
+                self.pump();
+            }
+            Readiness::Complete(files) => {
+                let lacks = |id: &FileId| {
+                    let share = self.share.lock();
+                    share
+                        .file(*id)
+                        .map_or((0, false), |f| (f.missing.len(), self.fetch.is_stalled(*id, &f.missing)))
+                };
+                for file in files {
+                    let (missing, stalled) = lacks(&file);
+                    if stalled {
+                        pending.incomplete = true;
+                        return self.prepare(pending);
+                    }
+                    self.fetch.want_whole(file, missing);
+                }
+                self.pump();
             }
             Readiness::Fetch(needs) => {
                 for mut need in needs {
@@ -395,6 +418,7 @@ impl Host {
             self.tell(Message::Thanks { cuts, acks });
         }
         self.moved();
+        self.tell_holds_all();
         self.pump();
     }
 
@@ -424,7 +448,7 @@ impl Host {
     pub(super) fn readiness(&self, share: &Share, pending: &Pending, verdicts: &[Verdict]) -> Readiness {
         let mut needs = Vec::new();
         let mut lazy = true;
-        let mut wait = Vec::new();
+        let (mut wait, mut incomplete) = (Vec::new(), Vec::new());
         let mut locked = Vec::new();
         for (cut, verdict) in pending.cut.files.iter().zip(verdicts) {
             let ours = share.file(cut.file).filter(|f| f.name.is_some());
@@ -434,16 +458,25 @@ impl Host {
             let unsettled = ours.is_some_and(|f| f.unsettled);
             let mut lacks = pending.lacks(cut.file, &verdict.body, unsettled);
             let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
-            if verdict.touches() && (ours.is_some_and(|f| f.is_whole()) || yields) {
+            // A cache holds no more for a change of the peer than it can bear.
+            let eager = |id, f: &File, chunks: u64| self.holding.is_eager(id, f, chunks * CHUNK);
+            let held = ours.is_some_and(|f| (f.is_whole() || yields) && eager(cut.file, f, lacks.len()));
+            if verdict.touches() && held {
                 lazy = false;
+            }
+            let copied = matches!(verdict.body, BodyVerdict::Yield { copy: true, .. } | BodyVerdict::Leave);
+            if copied && !pending.incomplete && ours.is_some_and(|f| !f.is_whole()) {
+                incomplete.push(cut.file);
             }
             let moves = matches!(verdict.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
             let name = cut.place.as_ref().and_then(|p| p.name.as_ref()).filter(|_| moves);
             let holder = name.and_then(|n| share.named(n)).filter(|id| *id != cut.file);
-            if holder.and_then(|id| share.file(id)).is_some_and(|f| f.is_whole()) {
-                lazy = false;
+            if holder.and_then(|id| share.file(id)).is_some_and(File::is_whole) {
+                lazy &= !self.holding.fits(lacks.len() * CHUNK);
                 // A name that is held moves only to content that is wholly held.
-                if ours.is_some_and(|f| !still_missing(f, cut, &verdict.body).is_empty()) {
+                let still = ours.map_or(0, |f| still_missing(f, cut, &verdict.body).len());
+                // Where there is no room it moves to what will be fetched when it is read.
+                if still > 0 && self.holding.fits(still * CHUNK) && !self.holding.is_full() {
                     holder.into_iter().for_each(|holder| self.fetch.hint(cut.file, holder));
                     wait.push(cut.file);
                 }
@@ -468,6 +501,9 @@ impl Host {
         }
         if !wait.is_empty() {
             return Readiness::Wait(wait);
+        }
+        if !incomplete.is_empty() {
+            return Readiness::Complete(incomplete);
         }
         if pending.is_patient() && locked.iter().any(|ino| self.locks.held(*ino)) {
             return Readiness::Locked(locked);

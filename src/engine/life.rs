@@ -5,6 +5,7 @@
 
 use super::error::Error;
 use super::frozen::Budget;
+use super::holding::Holding;
 use super::host::{Ears, Host, Options};
 use super::metadata::Checkpointer;
 use super::node::Graves;
@@ -48,6 +49,11 @@ impl Host {
         let brake = Mutex::new(Brake::new(options.max_delete, paused));
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
+        let (holding, sweeps) = Holding::open(
+            (options.cache_size, options.cache_min_free),
+            &recovered.backing,
+            &recovered.share,
+        )?;
         let host = Arc::new_cyclic(|me| Host {
             me: me.clone(),
             options,
@@ -64,6 +70,7 @@ impl Host {
             missing: recovered.missing,
             trash: recovered.trash,
             brake,
+            holding,
             began: tokio::time::Instant::now(),
             applying: RwLock::new(()),
             cutting: Mutex::new(()),
@@ -96,7 +103,7 @@ impl Host {
             verifying: Verifying::default(),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
-            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear })),
+            ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, sweeps })),
             key: Mutex::default(),
         });
         if !planted(Bug::ForgetRedo) {

@@ -9,9 +9,10 @@ use super::fetch::{Filler, Finisher};
 use super::host::{Ears, Host};
 use super::inbound::Applier;
 use super::matcher::Matcher;
-use super::queues::{Filling, Inbound, Request, Trigger, Turn, Want};
+use super::queues::{Filling, Inbound, Request, Sweep, Trigger, Turn, Want};
 use super::recovery::new_writer;
 use super::serve::Servant;
+use super::sweep::Sweeper;
 use super::worker::Worker;
 use crate::model::direction::Direction;
 use crate::model::ids::LogPosition;
@@ -67,6 +68,7 @@ pub(super) fn attach(
         ("server", Box::new(Servant)),
         ("checkpointer", Box::new(Keeper::new(host))),
         ("matcher", Box::new(Matcher::new(jobs))),
+        ("sweeper", Box::new(Sweeper(ears.sweeps))),
     ]
 }
 
@@ -80,6 +82,7 @@ pub(super) fn stop(host: &Arc<Host>, threads: Vec<JoinHandle<()>>) {
     let _ = host.triggers.send(Trigger::Stop);
     host.inbox.send(Inbound::Stop);
     host.fetch.job(Job::Stop);
+    host.holding.sweep(Sweep::Stop);
     let _ = host.fetch.fillings.send(Filling::Stop);
     let _ = host.fetch.finished.send(None);
     host.server.stop();
@@ -110,14 +113,17 @@ const FIRST_SYNC: &str = "first-sync=";
 const PEER: &str = "peer=";
 /// Which way changes go; without it, both ways.
 const DIRECTION: &str = "direction=";
+/// The sender keeps a cache only.
+const CACHE: &str = "cache";
 
 impl Host {
-    fn features(&self) -> Vec<String> {
+    pub(super) fn features(&self) -> Vec<String> {
         let peer = self.share.lock().header().peer.map(|peer| format!("{PEER}{peer}"));
         let direction = Some(self.options.direction).filter(|d| *d != Direction::Both);
         let direction = direction.map(|direction| format!("{DIRECTION}{}", direction.word()));
         let first = format!("{FIRST_SYNC}{}", self.options.first_sync.word());
-        [first].into_iter().chain(peer).chain(direction).collect()
+        let cache = self.holding.is_cache().then(|| CACHE.to_owned());
+        [first].into_iter().chain(peer).chain(direction).chain(cache).collect()
     }
 
     fn admit(&self, hello: &Hello) -> Result<(), String> {
@@ -125,6 +131,11 @@ impl Host {
         let direction = direction.unwrap_or(Direction::Both.word());
         if direction != self.options.direction.from_the_peer().word() {
             return Err(self.options.direction.disagreement(direction));
+        }
+        if self.holding.is_cache() && hello.features.iter().any(|f| f == CACHE) {
+            return Err("both hosts were mounted with --cache-size, so that nobody would hold everything; mount one of them \
+                        without"
+                .to_owned());
         }
         let share = self.share.lock();
         let knows_us = hello.features.contains(&format!("{PEER}{}", self.identity.replica));
@@ -149,6 +160,9 @@ impl Host {
     pub(super) fn up(&self, session: wire::Session) {
         tracing::info!("connected with replica {} at {}", session.peer.replica.short(), session.address);
         let peer = session.peer.replica;
+        if session.peer.features.iter().any(|f| f == CACHE) {
+            self.peer_holds_less(true);
+        }
         *self.session.lock() = Some(session);
         let since = {
             let share = self.share.lock();
@@ -212,6 +226,7 @@ impl Host {
             Message::Same { request } => {
                 let _ = self.fetch.fillings.send(Filling::Same { request });
             }
+            Message::HoldsAll => self.peer_holds_less(false),
             Message::Tell { file } => self.inbox.send(Inbound::Tell(file)),
             Message::Unknown { file } => self.settle(file),
             Message::Flush { request } => {
@@ -286,10 +301,11 @@ impl Host {
     pub(super) fn is_level(&self) -> bool {
         let share = self.share.lock();
         let nothing = match self.options.direction.receives() {
-            false => share.unthanked().is_empty() && share.lacking().is_empty(),
-            // What was changed here alone is nobody else's, and content of what was unlinked here never comes.
-            true => share.lacking().iter().all(|id| share.file(*id).is_none_or(|f| f.name.is_none())),
+            false => share.unthanked().is_empty(),
+            // What was changed here alone is nobody else's.
+            true => true,
         };
+        let nothing = nothing && !self.awaits_content(&share);
         let nothing = nothing && share.unsettled().is_empty();
         drop(share);
         nothing && self.outbound.lock().in_flight() == 0

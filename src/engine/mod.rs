@@ -6,14 +6,14 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
-//! `node`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
+//! `node`, `holding`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
 //! Taken in this order, released in any; a lock further down is never held while one further up is
 //! taken:
 //!
-//! 0. `Host::applying`: read from a redo record to the end of its apply, written to take a checkpoint
+//! 0. `Holding::sweeping`: one sweep at a time; `Host::applying`: read from a redo record to the end of its apply, written to take a checkpoint
 //! 1. `Host::cutting`: one cut is taken at a time, and announced before the next; held over the syncs that an
 //!    announcement waits for
 //! 2. `Host::names`: the directory; read to look up, written to create, rename, unlink, publish
@@ -21,7 +21,7 @@
 //!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
-//!    trash, the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
+//!    trash, the cache (after the fetcher's state, and before what is in use), the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
 //!    `random`, `hints`, `signatures`)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
@@ -39,6 +39,7 @@
 //! | filler | writes delivered chunks |
 //! | finisher | syncs files that are whole, publishes and thanks |
 //! | matcher | reads what may be like content that is wanted: compares, signs, puts together |
+//! | sweeper | makes room in the cache |
 //! | server | answers `Retrieve`, `Compare` and `Match` |
 //! | checkpointer | brings the metadata store level with the journal |
 //! | verify | reads everything where somebody wants to know whether both sides hold the same; not turned by hand |
@@ -58,6 +59,7 @@ mod flights;
 mod frozen;
 mod gathered;
 mod hints;
+mod holding;
 mod host;
 mod inbound;
 mod life;
@@ -80,6 +82,7 @@ mod recovery;
 mod redo;
 mod relocate;
 mod replay;
+pub mod residency;
 pub mod restore;
 mod serve;
 mod signatures;
@@ -88,6 +91,7 @@ pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;
 mod storm;
+mod sweep;
 mod thrown;
 mod trash;
 mod verify;
@@ -97,5 +101,5 @@ mod wants;
 mod worker;
 
 pub use channel::Channel;
-pub use error::{Error, FlushError, RestoreError, VerifyError};
+pub use error::{Error, FlushError, ResidencyError, RestoreError, VerifyError};
 pub use host::{Host, Options};

@@ -15,6 +15,7 @@ use crate::model::ids::FileId;
 use crate::model::name::{BadName, Name};
 use crate::model::record::Record;
 use crate::store::{At, Content, is_shareable};
+use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -113,6 +114,7 @@ impl Host {
         let file = self.data_file(node, &mut data, writes || truncates)?;
         if truncates {
             self.resize(node, &mut data, &file, 0)?;
+            self.measure(node, &file);
         }
         self.opened(caller, node, &mut data, file, flags)
     }
@@ -146,7 +148,12 @@ impl Host {
         let whole = node.file(data, &self.share.lock()).is_some_and(|f| f.is_whole() && !f.partial);
         let backing = if whole { file.descriptor().cloned() } else { None };
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let open = Handle { node: node.clone(), file, writer, mappable };
+        // Decided under the file's data: an eviction comes before, or finds it in use.
+        let stays = self.holding.is_cache() && (writes || backing.is_some());
+        if stays {
+            self.holding.takes_into_use(node.id);
+        }
+        let open = Handle { node: node.clone(), file, writer, mappable, stays, ahead: Mutex::default() };
         self.handles.write().insert(handle, Arc::new(open));
         Ok(Opened { handle, backing })
     }
@@ -158,6 +165,9 @@ impl Host {
             self.locks.release_flock(node.ino, owner);
         }
         self.locks.release_handle(node.ino, handle);
+        if open.stays {
+            self.leave_in_cache(&open);
+        }
         if open.mappable {
             let mut data = node.data.lock();
             if let Err(error) = self.look_at_stores(&node, &mut data, &open.file) {
@@ -206,6 +216,7 @@ impl Host {
             false => self.backing.unlink_if_there(At::Name(&name))?,
         }
         drop(data);
+        self.holding.gone(id);
         let _ = self.triggers.send(Trigger::Changed(group, None));
         self.names_moved();
         self.moved();
@@ -294,6 +305,7 @@ impl Host {
             (true, None) => {}
         }
         drop(datas);
+        b.filter(|_| !exchange).into_iter().for_each(|gone| self.holding.gone(gone));
         // What moved together stays together until the peer has it.
         let mut group: Vec<FileId> = Vec::new();
         for id in ids {

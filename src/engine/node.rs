@@ -6,6 +6,7 @@
 //! unlinked, and nothing of that concerns the file any more.
 
 use super::frozen::Frozen;
+use crate::model::ahead::Ahead;
 use crate::model::chunk::ChunkSet;
 use crate::model::file;
 use crate::model::ids::FileId;
@@ -70,6 +71,9 @@ pub struct Handle {
     /// The process that opened it for writing.
     pub writer: Option<u32>,
     pub mappable: bool,
+    /// While it is open nothing of the file is evicted.
+    pub stays: bool,
+    pub ahead: Mutex<Ahead>,
 }
 
 /// All nodes in use.

@@ -26,6 +26,7 @@ impl Host {
         outbound.announced.extend(losing.into_iter().filter(|_| up));
         drop(outbound);
         let _ = self.triggers.send(Trigger::Backlog);
+        self.tell_holds_all();
         up
     }
 
@@ -76,6 +77,8 @@ impl Host {
         if let Err(error) = self.commit(&mut share, Record::Thanked { acks }) {
             tracing::error!("an acknowledgement could not be journaled: {error}");
         }
+        // What only this host had may go now.
+        self.holding.set_full(false);
         // A cut that failed does not bring back what is forgotten: the peer has followed the unlink since.
         gone.retain(|id| share.file(*id).is_none());
         self.unfinished.lock().pass_over(&gone);

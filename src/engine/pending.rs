@@ -39,6 +39,8 @@ pub(super) struct Pending {
     pub failures: u32,
     /// What it waits for will not come.
     pub hopeless: bool,
+    /// Nor does what our own versions lack that it makes copies of.
+    pub incomplete: bool,
     /// What it does to names, as judged when it came.
     pub names: Option<Names>,
 }
@@ -50,6 +52,8 @@ pub(super) enum Readiness {
     Fetch(Vec<Need>),
     /// These files, which are on their way already.
     Wait(Vec<FileId>),
+    /// What these lack, whose versions here are about to be kept as copies.
+    Complete(Vec<FileId>),
     /// Programs that hold locks.
     Locked(Vec<u64>),
 }
@@ -111,6 +115,7 @@ impl Queue {
             journaled: false,
             failures: 0,
             hopeless: false,
+            incomplete: false,
             names: None,
         };
         self.pending.insert(pending.cut.seq, pending);
@@ -183,6 +188,7 @@ impl Pending {
             journaled: true,
             failures: 0,
             hopeless: false,
+            incomplete: false,
             names: None,
         }
     }

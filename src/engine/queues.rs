@@ -62,6 +62,13 @@ pub enum Trigger {
     Stop,
 }
 
+/// What the sweeper hears.
+pub(super) enum Sweep {
+    /// So many bytes of content are about to come.
+    Room(u64),
+    Stop,
+}
+
 /// What the applier hears.
 #[derive(Debug)]
 pub(super) enum Inbound {

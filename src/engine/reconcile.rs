@@ -282,6 +282,11 @@ impl Reconciler<'_> {
         let Ok(stat) = self.backing.stat(At::Partial(id)) else { return Ok(()) };
         if stat.size != file.size {
             self.set_size(At::Partial(id), file.size, file.mtime)?;
+        } else if let Some(mtime) =
+            file.mtime.filter(|mtime| file.is_thanked() && stat.mtime.nanoseconds() != *mtime)
+        {
+            // Content came or went just before the end; nobody has modified it for that.
+            self.set_size(At::Partial(id), file.size, Some(mtime))?;
         }
         if self.end == End::Lost && self.suspects.contains(&id) {
             let shaky = self.shaky.get(&id).cloned().unwrap_or_default();

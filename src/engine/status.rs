@@ -3,6 +3,7 @@
 use super::error::FlushError;
 use super::host::Host;
 use crate::model::conflict::is_conflict_copy;
+use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::store;
 use serde::Serialize;
@@ -61,8 +62,12 @@ pub struct Trash {
 pub struct Cache {
     /// Bytes; `null` where everything is held.
     pub limit: Option<u64>,
-    /// Bytes held.
+    /// Bytes held; with a limit, as they lie on the disk.
     pub used: u64,
+    /// Bytes of pinned files.
+    pub pinned: u64,
+    /// What the peer acknowledged it may not hold: until it does, nothing goes from here.
+    pub peer_holds_less: bool,
 }
 
 impl Host {
@@ -71,7 +76,7 @@ impl Host {
         let session = self.session.lock().as_ref().map(|s| (s.peer.replica, s.clock_skew_ms));
         let (entries, trash_bytes) = self.trash.total();
         let share = self.share.lock();
-        let (mut bytes, mut dirty, mut missing, mut conflicts, mut files) = (0, 0, 0, 0, 0);
+        let (mut bytes, mut dirty, mut missing, mut conflicts, mut files, mut pinned) = (0, 0, 0, 0, 0, 0);
         for (_, file) in share.files() {
             let Some(name) = &file.name else { continue };
             files += 1;
@@ -79,6 +84,7 @@ impl Host {
             dirty += file.dirty.len();
             missing += file.missing.len();
             conflicts += u64::from(is_conflict_copy(name));
+            pinned += if file.pinned { file.size } else { 0 };
         }
         let receives = self.options.direction.receives();
         let address = counters.as_ref().and_then(|c| c.address).map(|a| a.to_string());
@@ -109,7 +115,15 @@ impl Host {
             trash: Trash { entries, bytes: trash_bytes },
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
             received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
-            cache: Cache { limit: None, used: bytes.saturating_sub(missing * 1000) },
+            cache: Cache {
+                limit: self.holding.cache(|cache| cache.limit()),
+                used: self
+                    .holding
+                    .cache(|cache| cache.used())
+                    .unwrap_or(bytes.saturating_sub(missing * CHUNK)),
+                pinned,
+                peer_holds_less: share.header().peer_holds_less,
+            },
         }
     }
 

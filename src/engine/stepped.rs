@@ -6,10 +6,13 @@ use super::host::Host;
 use super::live;
 use super::queues::Turn;
 use super::worker::Worker;
+use crate::model::chunk;
 use crate::model::ids::{FileId, ReplicaId};
 use crate::model::message::Message;
+use crate::model::name::Name;
 use crate::wire::Session;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub struct Stepped {
@@ -37,6 +40,25 @@ impl Stepped {
 
     pub fn replica(&self) -> ReplicaId {
         self.host.identity.replica
+    }
+
+    /// Makes everything durable here, as `flush` does.
+    ///
+    /// # Errors
+    /// As the disk's.
+    pub fn flush_disk(&self) -> Result<(), super::Error> {
+        self.host.backing.sync_all()?;
+        Ok(self.host.journal.sync(self.host.journal.end())?)
+    }
+
+    /// What it says of itself to the peer.
+    pub fn features(&self) -> Vec<String> {
+        self.host.features()
+    }
+
+    /// Bytes on the disk that the cache takes, where it keeps one only.
+    pub fn cache_used(&self) -> Option<u64> {
+        self.host.holding.cache(|cache| cache.used())
     }
 
     /// A session with the peer begins.
@@ -95,5 +117,27 @@ impl Stepped {
     /// Whether everything here is on the peer and everything of the peer's is here.
     pub fn is_level(&self) -> bool {
         self.host.is_level()
+    }
+}
+
+impl Host {
+    /// What lies here of a file, its number, and the bytes of it that are missing; `None` where there is none of that name.
+    pub fn lies_here(&self, name: &str) -> Option<(FileId, Vec<u8>, Vec<Range<u64>>)> {
+        let id = self.share.lock().named(&Name::new(name.as_bytes()).ok()?)?;
+        let bytes = self.content(id)?;
+        let share = self.share.lock();
+        let file = share.file(id)?;
+        // What was written into missing chunks is here.
+        let missing = file.missing.iter().map(|range| chunk::bytes(&range, file.size));
+        Some((id, bytes, missing.flat_map(|range| file.scraps.gaps(&range)).collect()))
+    }
+
+    /// What lies here of that file, held or not.
+    pub fn content(&self, id: FileId) -> Option<Vec<u8>> {
+        let node = self.node(id)?;
+        let content = self.data_file(&node, &mut node.data.lock(), false).ok()?;
+        let mut bytes = vec![0; usize::try_from(content.len().ok()?).ok()?];
+        content.read_exact_at(&mut bytes, 0).ok()?;
+        Some(bytes)
     }
 }

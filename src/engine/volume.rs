@@ -5,11 +5,11 @@ use super::host::Host;
 use super::location::location;
 use super::names::name;
 use super::node::{Handle, Held};
+use super::residency::PREFIX;
 use crate::fs::error::Error;
 use crate::fs::volume::*;
 use crate::model::chunk;
-use crate::model::ids::FileId;
-use crate::model::limits::XATTR_BYTES;
+use crate::model::limits::{CHUNK, XATTR_BYTES};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::store::Content;
@@ -54,15 +54,73 @@ impl Host {
         change(node, &mut data, &file)
     }
 
-    /// Whether all of `chunks` are held; an unlinked file's missing ones never come.
-    fn holds(&self, id: FileId, node: &Held, offset: u64, len: u64) -> Result<bool> {
-        let chunks = chunk::touched(offset, len);
-        if let Some(missing) = &node.data.lock().orphan {
-            return if missing.overlaps(&chunks) { Err(Error::NotHere) } else { Ok(true) };
+    /// What is asked for, where all of it is held; an unlinked file's missing chunks never come.
+    fn read_held(&self, open: &Handle, offset: u64, size: u32) -> Result<Option<Vec<u8>>> {
+        let chunks = chunk::touched(offset, u64::from(size));
+        let data = open.node.data.lock();
+        if let Some(missing) = &data.orphan {
+            return match missing.overlaps(&chunks) {
+                true => Err(Error::NotHere),
+                false => read_file(&open.file, offset, size).map(Some),
+            };
         }
+        let (lacks, stays) = {
+            let share = self.share.lock();
+            let file = share.file(open.node.id).filter(|f| f.name.is_some());
+            (file.is_some_and(|f| f.missing.overlaps(&chunks)), file.is_none_or(|f| !f.partial))
+        };
+        if lacks && !planted(Bug::ReadPartial) {
+            return Ok(None);
+        }
+        self.holding.used(open.node.id, &chunks);
+        // What is here as a whole, and never goes, may be read while others write; elsewhere a hole could come in between.
+        let _data = if stays && !self.holding.is_cache() { None } else { Some(data) };
+        read_file(&open.file, offset, size).map(Some)
+    }
+
+    /// Whether all of that is held.
+    fn holds(&self, open: &Handle, offset: u64, len: u64) -> bool {
+        let chunks = chunk::touched(offset, len);
+        let data = open.node.data.lock();
         let share = self.share.lock();
-        let missing = share.file(id).filter(|f| f.name.is_some()).map(|f| &f.missing);
-        Ok(missing.is_none_or(|missing| !missing.overlaps(&chunks)) || planted(Bug::ReadPartial))
+        let missing = data.orphan.as_ref().or_else(|| share.file(open.node.id).map(|f| &f.missing));
+        missing.is_none_or(|missing| !missing.overlaps(&chunks))
+    }
+
+    /// Asks for what a reader that goes on will read next.
+    fn read_ahead(&self, open: &Handle, offset: u64, size: u32) {
+        let chunks = {
+            let share = self.share.lock();
+            let Some(file) = share.file(open.node.id).filter(|f| !f.is_whole() && f.name.is_some()) else {
+                return;
+            };
+            let end = (offset + u64::from(size)).min(file.size);
+            let ahead = open.ahead.lock().read(&(offset.min(end)..end));
+            let chunks = chunk::touched(ahead.start, ahead.end.min(file.size).saturating_sub(ahead.start));
+            if chunks.is_empty() || !file.missing.overlaps(&chunks) {
+                return;
+            }
+            chunks
+        };
+        self.ask_ahead(open.node.id, &chunks);
+    }
+
+    /// Makes room in the cache for what a write brings that was not held.
+    fn admit_write(&self, node: &Held, offset: u64, len: u64) -> Result<()> {
+        if !self.holding.is_cache() {
+            return Ok(());
+        }
+        let chunks = chunk::touched(offset, len);
+        self.holding.used(node.id, &chunks);
+        let new = {
+            let share = self.share.lock();
+            share.file(node.id).map_or(len, |f| {
+                let end = chunk::count(f.size);
+                let missing = f.missing.within(&chunks).into_iter().map(|r| r.end - r.start).sum::<u64>();
+                (missing + chunks.end.max(end) - chunks.start.max(end).min(chunks.end.max(end))) * CHUNK
+            })
+        };
+        self.admit_content(new)
     }
 }
 
@@ -131,6 +189,7 @@ impl Volume for Host {
                     None => self.data_file(node, data, true)?,
                 };
                 self.resize(node, data, &writable, size)?;
+                self.measure(node, &writable);
             }
             if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some() {
                 self.touch(node, data)?;
@@ -180,25 +239,32 @@ impl Volume for Host {
             Ok(open) => open,
             Err(e) => return Answer::Now(Err(e)),
         };
-        let id = open.node.id;
-        match self.holds(id, &open.node, offset, u64::from(size)) {
-            Ok(true) => Answer::Now(read_file(&open.file, offset, size)),
-            Ok(false) => {
+        self.read_ahead(&open, offset, size);
+        match self.read_held(&open, offset, size).transpose() {
+            Some(read) => Answer::Now(read),
+            None => {
                 let Some(host) = self.me.upgrade() else { return Answer::Now(Err(Error::NotHere)) };
                 Answer::Later(Box::pin(async move {
-                    host.fetch_wait(id, chunk::touched(offset, u64::from(size))).await?;
-                    read_file(&open.file, offset, size)
+                    let chunks = chunk::touched(offset, u64::from(size));
+                    loop {
+                        host.clone().fetch_wait(open.node.id, chunks.clone()).await?;
+                        // What has come may have changed or gone again.
+                        if let Some(read) = host.read_held(&open, offset, size)? {
+                            return Ok(read);
+                        }
+                    }
                 }))
             }
-            Err(e) => Answer::Now(Err(e)),
         }
     }
 
     fn write(&self, handle: u64, offset: u64, bytes: &[u8], mode: WriteMode) -> Result<u32> {
         let open = self.handle(handle)?;
+        self.admit_write(&open.node, offset, bytes.len() as u64)?;
         let mut data = open.node.data.lock();
         let offset = if mode.append && !mode.from_mapping { None } else { Some(offset) };
         let written = self.write_at(&open.node, &mut data, &open.file, offset, bytes, mode.from_mapping)?;
+        self.measure(&open.node, &open.file);
         if mode.kill_suid {
             kill_suid(&open.file)?;
         }
@@ -262,7 +328,7 @@ impl Volume for Host {
     }
 
     fn statfs(&self) -> Result<StatFs> {
-        let fs = self.backing.space()?;
+        let fs = self.holding.space(self.backing.space()?, &self.share.lock());
         Ok(StatFs {
             block: u32::try_from(fs.block).unwrap_or(u32::MAX),
             blocks: fs.blocks,
@@ -277,6 +343,10 @@ impl Volume for Host {
         if ino == ROOT || !name.starts_with(b"user.") {
             return Err(Error::NoAttribute);
         }
+        if name.starts_with(PREFIX) {
+            let file = self.share.lock().by_ino(ino);
+            return self.attribute(file, name);
+        }
         self.change(ino, |_, _, file| {
             let mut value = vec![0; XATTR_BYTES];
             let len = file.xattr(name, &mut value).map_err(xattr_error)?;
@@ -289,6 +359,10 @@ impl Volume for Host {
         if ino == ROOT || !name.starts_with(b"user.") {
             return Err(Error::NotSupported);
         }
+        if name.starts_with(PREFIX) {
+            let file = self.share.lock().by_ino(ino);
+            return self.set_attribute(file, name, value);
+        }
         self.change(ino, |node, data, file| {
             self.touch(node, data)?;
             file.set_xattr(name, value, flags as u32).map_err(xattr_error)
@@ -298,6 +372,10 @@ impl Volume for Host {
     fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         if ino == ROOT || !name.starts_with(b"user.") {
             return Err(Error::NotSupported);
+        }
+        if name.starts_with(PREFIX) {
+            let file = self.share.lock().by_ino(ino);
+            return self.set_attribute(file, name, b"");
         }
         self.change(ino, |node, data, file| {
             self.touch(node, data)?;
@@ -319,8 +397,12 @@ impl Volume for Host {
     fn fallocate(&self, handle: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
         let open = self.handle(handle)?;
         let end = offset.checked_add(len).filter(|_| len > 0).ok_or(Error::Invalid)?;
+        let takes_room = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_COLLAPSE_RANGE) == 0;
+        self.admit_write(&open.node, offset, if takes_room { len } else { 0 })?;
         let mut data = open.node.data.lock();
-        self.change_range(&open.node, &mut data, &open.file, offset..end, mode)
+        let changed = self.change_range(&open.node, &mut data, &open.file, offset..end, mode);
+        self.measure(&open.node, &open.file);
+        changed
     }
 
     fn lseek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64> {
@@ -366,23 +448,29 @@ impl Volume for Host {
 impl Host {
     fn copy(&self, from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64) -> Result<u64> {
         let (source, target) = (self.handle(from)?, self.handle(to)?);
-        if !self.holds(source.node.id, &source.node, from_offset, len)? {
+        if !self.holds(&source, from_offset, len) {
             // The kernel then reads and writes, and the read waits for the peer.
             return Err(Error::NotSupported);
         }
         self.hints.lock().copied(target.node.id, source.node.id);
-        let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
         while done < len {
-            let want = (len - done).min(buffer.len() as u64) as usize;
-            let got = source.file.read_full_at(&mut buffer[..want], from_offset + done)?;
-            if got == 0 {
+            let want = (len - done).min(1 << 20) as u32;
+            let got = match self.read_held(&source, from_offset + done, want)? {
+                Some(bytes) => bytes,
+                // Gone since: the caller comes back for the rest.
+                None if done > 0 => break,
+                None => return Err(Error::NotSupported),
+            };
+            if got.is_empty() {
                 break;
             }
+            self.admit_write(&target.node, to_offset + done, got.len() as u64)?;
             let mut data = target.node.data.lock();
             let at = Some(to_offset + done);
-            self.write_at(&target.node, &mut data, &target.file, at, &buffer[..got], false)?;
-            done += got as u64;
+            self.write_at(&target.node, &mut data, &target.file, at, &got, false)?;
+            self.measure(&target.node, &target.file);
+            done += got.len() as u64;
         }
         Ok(done)
     }

@@ -8,6 +8,7 @@ use super::bases::{Bases, Job, Key, Request, Target, Way};
 use super::queues::Filling;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
+use crate::model::file::File;
 use crate::model::ids::{FileId, Seq};
 use crate::model::likeness;
 use crate::model::limits::CHUNK;
@@ -76,6 +77,8 @@ pub(super) struct State {
     pub renewed: BTreeMap<FileId, u64>,
     /// Files with chunks to ask for, smallest first.
     pub queue: BTreeSet<(u64, FileId)>,
+    /// Files of which all is wanted, though this host need not hold them.
+    pub whole: BTreeSet<FileId>,
     pub needs: VecDeque<Need>,
     pub bases: Bases,
 }
@@ -150,6 +153,28 @@ impl Fetch {
         self.state.lock().queue.insert((lacks, file));
     }
 
+    /// All of `file` is wanted once, whatever this host is to hold; `lacks` chunks or so.
+    pub(super) fn want_whole(&self, file: FileId, lacks: u64) {
+        let mut state = self.state.lock();
+        if state.whole.insert(file) {
+            state.queue.insert((lacks, file));
+        }
+    }
+
+    /// Bytes of content that are under way into files.
+    pub(super) fn coming(&self) -> u64 {
+        self.state.lock().coming()
+    }
+
+    /// Bytes that come once `chunks` of `file` are asked for, with all that are under way; 0 where these are already.
+    pub(super) fn room_for(&self, file: FileId, chunks: &ChunkSet) -> u64 {
+        let state = self.state.lock();
+        let mut new = chunks.clone();
+        let flying = state.requests.values().filter(|r| r.file == file && r.target == Target::Missing);
+        flying.for_each(|r| new.subtract(&r.expect));
+        if new.is_empty() { 0 } else { state.coming() + new.len() * CHUNK }
+    }
+
     /// Whether what that asks for may be the same as something here.
     pub(super) fn is_comparing(&self, request: u64) -> bool {
         self.state.lock().requests.get(&request).is_some_and(|r| matches!(r.way, Way::Compare(_)))
@@ -177,6 +202,11 @@ impl Fetch {
 }
 
 impl State {
+    pub fn coming(&self) -> u64 {
+        let into_files = self.requests.values().filter(|r| r.target == Target::Missing);
+        into_files.map(|r| r.expect.len() * CHUNK).sum()
+    }
+
     fn renew(&mut self, file: FileId) {
         if self.requests.values().any(|r| r.file == file) {
             self.renewed.insert(file, self.next);
@@ -234,16 +264,23 @@ impl State {
         None
     }
 
-    /// The next missing part of the smallest file that has one. Less than `least` bytes are not worth comparing.
-    pub fn next_missing(&mut self, share: &Share, least: u64) -> Option<Message> {
-        let mut last = None;
+    /// The next missing part of the smallest file that has one and is `wanted`, of at most `room` bytes. Less than `least`
+    /// bytes are not worth comparing.
+    pub fn next_missing(
+        &mut self,
+        share: &Share,
+        (least, room): (u64, u64),
+        wanted: impl Fn(&File) -> bool,
+    ) -> Option<Message> {
+        let (us, mut last) = (share.us(), None);
         loop {
             // Those before it wait for their bases.
             let after = last.map_or(Bound::Unbounded, Bound::Excluded);
             let &(lacks, id) = self.queue.range((after, Bound::Unbounded)).next()?;
             last = Some((lacks, id));
             let key = (Target::Missing, id);
-            let found = share.file(id).filter(|f| f.name.is_some()).and_then(|f| {
+            let ours = share.file(id).filter(|f| f.name.is_some() && (wanted(f) || self.whole.contains(&id)));
+            let found = ours.and_then(|f| {
                 let none = ChunkSet::new();
                 let flying = self.flying.get(&id).unwrap_or(&none);
                 let stalled = self.stalled.get(&id).unwrap_or(&none);
@@ -260,9 +297,17 @@ impl State {
                 let basis = likeness::basis_for(share, id, (file.size, least), hint, name);
                 basis.into_iter().for_each(|source| self.bases.begin(key, source));
             }
-            if let Some(part) = self.part(&key, range) {
-                let wish =
-                    Wish { target: Target::Missing, file: id, version: file.body.clone(), size: file.size };
+            let fits = range.start + room / CHUNK;
+            if room < CHUNK {
+                return None;
+            }
+            if let Some(part) = self.part(&key, range.start..range.end.min(fits)) {
+                let wish = Wish {
+                    target: Target::Missing,
+                    file: id,
+                    version: file.peers_version(&us),
+                    size: file.size,
+                };
                 return Some(self.ask(wish, part, false));
             }
         }
@@ -305,6 +350,9 @@ impl State {
                 || needs.iter().any(|n| (Target::Staged(n.cut), n.file) == *key)
                 || (key.0 == Target::Missing && queue.iter().any(|q| q.1 == key.1))
         });
+        if !queue.iter().any(|q| q.1 == request.file) && !requests.values().any(|r| r.file == request.file) {
+            self.whole.remove(&request.file);
+        }
         self.silent_since = (!self.requests.is_empty()).then(Instant::now);
         if request.target == Target::Missing {
             if let Some(flying) = self.flying.get_mut(&request.file) {

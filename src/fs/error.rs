@@ -33,6 +33,8 @@ pub enum Error {
     TooLarge,
     #[error("content is on the peer, which did not deliver it in time")]
     NotHere,
+    #[error("the cache is full of what can't go")]
+    NoRoom,
     #[error("the journal can't be written; syncfs refuses changes: {0}")]
     Stopped(String),
     #[error(transparent)]
@@ -56,6 +58,7 @@ impl Error {
             Error::NotSupported => libc::EOPNOTSUPP,
             Error::PastEnd => libc::ENXIO,
             Error::TooLarge => libc::EFBIG,
+            Error::NoRoom => libc::ENOSPC,
             Error::NotHere | Error::Stopped(_) => libc::EIO,
             Error::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
         }

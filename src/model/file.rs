@@ -10,7 +10,7 @@
 
 use super::chunk::{self, ChunkSet};
 use super::dirty::Dirty;
-use super::ids::Seq;
+use super::ids::{Seq, WriterId};
 use super::limits::CHUNK;
 use super::name::Name;
 use super::sabotage::{Bug, planted};
@@ -56,6 +56,9 @@ pub struct File {
     /// Power was lost while it was being changed: what lies here may be older than what the peer
     /// acknowledged, and is compared with the peer before anything is told of it.
     pub unsettled: bool,
+
+    /// All of it is to be held here, whatever the host is to hold.
+    pub pinned: bool,
 
     /// Files that share a bond move together.
     pub bond: Option<u64>,
@@ -116,6 +119,11 @@ impl File {
         self.is_whole() && !self.partial && !self.unsettled
     }
 
+    /// The chunks that were changed here in part, written or cut off, and of which the rest is missing.
+    pub fn torn(&self) -> ChunkSet {
+        self.dirty.since(0).flat_map(|range| self.missing.within(&range)).collect()
+    }
+
     /// Whether there is nothing of the content here, though there should be.
     pub fn holds_nothing(&self) -> bool {
         self.missing.len() == chunk::count(self.size) && self.partial
@@ -130,6 +138,28 @@ impl File {
     /// The peer has never been told of this file.
     pub fn is_untold(&self) -> bool {
         self.place.is_empty()
+    }
+
+    /// The chunks that are held here.
+    pub fn held(&self) -> Vec<Range<u64>> {
+        self.missing.gaps(&(0..chunk::count(self.size)))
+    }
+
+    /// What of it may go from this disk: the peer has it, and nobody here has said that it is to stay.
+    pub fn can_go(&self, chunks: &Range<u64>) -> Vec<Range<u64>> {
+        let settled = self.name.is_some() && self.is_thanked() && !self.unsettled && !self.pinned;
+        match settled || planted(Bug::EvictDirty) {
+            true => {
+                self.missing.gaps(&(chunks.start..chunks.end.min(chunk::count(self.size)).max(chunks.start)))
+            }
+            false => Vec::new(),
+        }
+    }
+
+    /// Its version as the peer may know it: `us` are the writers that this replica was or is, whose numbers the peer may
+    /// not have heard of. What is missing here was changed by none of them.
+    pub fn peers_version(&self, us: &[WriterId]) -> Version {
+        self.body.of_others(us, &self.base)
     }
 
     /// What of the invariants does not hold, if anything.
@@ -325,6 +355,7 @@ impl File {
             size: self.size,
             body_tag: tag,
             attrs_tag: tag,
+            pinned: self.pinned,
             ino: self.ino,
             disk: self.disk,
             mtime: self.mtime,

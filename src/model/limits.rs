@@ -55,6 +55,10 @@ pub const SIGNED_BLOCKS: usize = 4 * SIGNATURE_BLOCKS as usize;
 pub const HINTS: usize = 1024;
 /// Bytes asked for and not yet delivered.
 pub const WINDOW_BYTES: u64 = 24 << 20;
+/// The smallest cache, bytes.
+pub const CACHE_BYTES: u64 = 4 << 20;
+/// Bytes asked for ahead of one reader.
+pub const AHEAD_BYTES: u64 = 16 << 20;
 /// Bytes that copy-aside and staging may take on the disk together.
 pub const STAGING_BYTES: u64 = 8 << 30;
 /// Bytes that the trash may take on the disk, where that is not more than an eighth of it.

@@ -141,6 +141,8 @@ pub enum Message {
         recipes: Vec<Recipe>,
         sha256: [u8; 32],
     },
+    /// Everything that the sender has acknowledged it holds.
+    HoldsAll,
     /// Of a verification, whose number `nonce` its asker has chosen.
     Verify {
         nonce: u64,

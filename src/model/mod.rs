@@ -1,6 +1,8 @@
 //! Floor 0: what syncfs decides, without I/O, clocks, threads, randomness or logging.
 
+pub mod ahead;
 pub mod brake;
+pub mod cache;
 pub mod chunk;
 pub mod codec;
 pub mod conflict;

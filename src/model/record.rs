@@ -71,6 +71,14 @@ pub enum Record {
     Known { files: Vec<FileId> },
     /// Files that both sides turned out to have are one from here on, each under an id that both came to.
     Merged { files: Vec<Merge> },
+    /// The content now lies in `.syncfs/partial`, all of it, or is about to.
+    Withdrawn { file: FileId },
+    /// These chunks are held no more.
+    Evicted { file: FileId, chunks: ChunkSet },
+    /// Whether all of the file is to be held here, whatever the host is to hold.
+    Pinned { file: FileId, pinned: bool },
+    /// Whether the peer may have acknowledged what it does not hold.
+    PeerHoldsLess { less: bool },
     /// Against the peer's file of the same name this one counts as last modified then, ns since 1970.
     Stamped { file: FileId, stamp: i64 },
 }

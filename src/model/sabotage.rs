@@ -117,6 +117,12 @@ bugs! {
     IgnoreStorm,
     /// A host that only receives announces what changes there.
     ReceiverTells,
+    /// What only this host has leaves the cache as anything else.
+    EvictDirty,
+    /// A hole is punched before it is durable that nothing is there.
+    PunchUnrecorded,
+    /// A host keeps a cache only, though the peer does not hold everything yet.
+    EvictUnheld,
 }
 
 /// Whether `bug` is planted in this process.

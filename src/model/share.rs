@@ -50,6 +50,8 @@ pub struct Header {
     pub heard: Option<LogPosition>,
     /// Writers this replica was before.
     pub past: Vec<WriterId>,
+    /// The peer may have acknowledged what it does not hold: it keeps a cache only, or did, and has not all of it yet.
+    pub peer_holds_less: bool,
 }
 
 impl Share {
@@ -65,6 +67,7 @@ impl Share {
             parted: 0,
             heard: None,
             past: Vec::new(),
+            peer_holds_less: false,
         };
         Share::restore(header, [])
     }
@@ -165,7 +168,7 @@ impl Share {
     }
 
     /// All writers that this replica was or is.
-    fn us(&self) -> Vec<WriterId> {
+    pub fn us(&self) -> Vec<WriterId> {
         self.header.past.iter().chain([&self.header.writer]).copied().collect()
     }
 
@@ -274,6 +277,12 @@ impl Share {
                 (f.disk, f.unsettled) = (*disk, true);
             }),
             Record::Adopted { file, size, apart } => self.change(*file, |f| f.adopt(*size, tag, *apart)),
+            Record::Withdrawn { file } => self.change(*file, |f| f.partial = true),
+            Record::Evicted { file, chunks } => {
+                self.change(*file, |f| f.missing.extend(chunks));
+            }
+            Record::Pinned { file, pinned } => self.change(*file, |f| f.pinned = *pinned),
+            Record::PeerHoldsLess { less } => self.header.peer_holds_less = *less,
             Record::Durable { .. } | Record::Synced { .. } => {}
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
         }
@@ -575,9 +584,10 @@ impl Share {
     fn revive(&mut self, id: FileId, tag: Seq) {
         let Some(file) = self.files.get(&id) else { return };
         let (name, size) = (file.name.clone(), file.size);
+        let held: ChunkSet = file.missing.gaps(&(0..chunk::count(size))).into_iter().collect();
         self.rename(&[(id, name)], tag);
         self.change(id, |f| {
-            f.wrote(&ChunkSet::of(0..chunk::count(size)), size, tag);
+            f.wrote(&held, size, tag);
             // Nobody else has it any more.
             f.unsettled = false;
         });

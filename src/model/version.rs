@@ -36,6 +36,16 @@ impl Version {
         self.0.binary_search_by_key(&writer, |e| e.0).map_or(0, |i| self.0[i].1)
     }
 
+    /// This version as who has heard of `writers` no more than `base` says may know it.
+    pub fn of_others(&self, writers: &[WriterId], base: &Version) -> Version {
+        let ours = |writer: &WriterId| writers.contains(writer);
+        let entry = |&(writer, seq): &(WriterId, Seq)| match ours(&writer) {
+            true => Some((writer, base.get(writer))).filter(|entry| entry.1 > 0),
+            false => Some((writer, seq)),
+        };
+        Version(self.0.iter().filter_map(entry).collect::<Vec<_>>().into())
+    }
+
     /// This version with cut `seq` of `writer` on top.
     pub fn with(&self, writer: WriterId, seq: Seq) -> Version {
         let mut entries = self.0.to_vec();

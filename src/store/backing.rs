@@ -64,6 +64,9 @@ const DIRS: [Dir; 4] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash];
 
 /// In [`Dir::State`]: deletes of the peer wait for somebody.
 const PAUSED: &[u8] = b"paused";
+/// In [`Dir::State`]: what was used when, and the same on its way there.
+const CACHE: &[u8] = b"cache";
+const NEW_CACHE: &[u8] = b"cache.new";
 
 /// The stamp of what `stat` describes.
 pub fn stamp(stat: &Stat) -> Stamp {
@@ -251,6 +254,32 @@ impl Backing {
         };
         note().map_err(Error::io("cannot note a pause in .syncfs/paused"))?;
         self.latch.run("cannot sync the state directory", || self.disk.sync_dir(Dir::State))
+    }
+
+    /// What [`Backing::save_cache`] kept.
+    pub fn load_cache(&self) -> Result<Option<Vec<u8>>> {
+        let read = || -> io::Result<Vec<u8>> {
+            let file = self.disk.open(Dir::State, CACHE, false)?;
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
+            let len = file.read_full_at(&mut bytes, 0)?;
+            bytes.truncate(len);
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("cannot read .syncfs/cache")(e)),
+        }
+    }
+
+    /// Keeps what a host that holds a cache only knows of its use. Not durable: nothing but time is lost with it.
+    pub fn save_cache(&self, bytes: &[u8]) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let _ = self.disk.unlink(Dir::State, NEW_CACHE);
+            self.disk.create(Dir::State, NEW_CACHE, 0o600)?.write_all_at(bytes, 0)?;
+            self.disk.rename((Dir::State, NEW_CACHE), (Dir::State, CACHE), RenameFlags::empty())
+        };
+        write().map_err(Error::io("cannot write .syncfs/cache"))
     }
 
     /// The time of day.

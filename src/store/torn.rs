@@ -457,7 +457,8 @@ impl State {
             kind: Kind::File,
             ino: key,
             size: inode.now.len() as u64,
-            blocks: (inode.now.len() as u64).div_ceil(512),
+            // What is all zeros is a hole.
+            blocks: inode.now.chunks(512).filter(|block| block.iter().any(|byte| *byte != 0)).count() as u64,
             mode: attrs.mode,
             nlink: u32::from(self.names.values().any(|k| *k == key)),
             uid: attrs.uid,

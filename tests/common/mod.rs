@@ -62,6 +62,8 @@ impl Pair {
                 adopt_deletes: false,
                 direction: Default::default(),
                 interval: None,
+                cache_size: None,
+                cache_min_free: Some(0),
                 inline_bytes: syncfs::model::limits::INLINE_BYTES,
                 mount: dir.clone(),
             };

@@ -5,6 +5,7 @@
 //! are, `SYNCFS_STORY=1` tells what happens.
 
 mod brakes;
+mod cache;
 mod direction;
 mod first;
 mod interval;
@@ -104,6 +105,21 @@ fn machines_that_lose_power() {
 #[test]
 fn disks_that_are_full() {
     histories("disks_that_are_full", Faults::FULL, 40);
+}
+
+#[test]
+fn a_cache_in_a_quiet_life() {
+    histories("a_cache_in_a_quiet_life", Faults { cache: true, ..Faults::NONE }, 40);
+}
+
+#[test]
+fn a_cache_and_daemons_that_are_killed() {
+    histories("a_cache_and_daemons_that_are_killed", Faults { cache: true, ..Faults::KILLS }, 40);
+}
+
+#[test]
+fn a_cache_and_everything_at_once() {
+    histories("a_cache_and_everything_at_once", Faults { cache: true, ..Faults::ALL }, 40);
 }
 
 #[test]

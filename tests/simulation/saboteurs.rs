@@ -82,6 +82,17 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
         None,
     ),
     (Bug::IgnoreStorm, "brakes::most_of_the_files_go_only_when_somebody_says_so", None),
+    (
+        Bug::EvictDirty,
+        "cache::what_is_pinned_and_what_the_peer_does_not_have_stay_however_full_the_cache_is",
+        None,
+    ),
+    (Bug::PunchUnrecorded, "cache::a_hole_is_known_before_it_is_there_wherever_the_daemon_dies", None),
+    (
+        Bug::EvictUnheld,
+        "cache::nothing_goes_from_a_new_cache_before_the_peer_that_kept_one_holds_everything",
+        None,
+    ),
     (Bug::ReceiverTells, "direction::what_the_receiver_changes_stays_there_and_is_counted", None),
 ];
 

@@ -72,6 +72,8 @@ pub struct Users {
     open: Vec<Open>,
     /// Files that the call under way changes: it may have happened or not.
     busy: BTreeSet<usize>,
+    /// What the file that was changed last was before.
+    before: Vec<u8>,
     names: usize,
     largest: usize,
 }
@@ -85,7 +87,8 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
 impl Users {
     pub fn new(prefix: &'static str, names: usize, largest: usize) -> Users {
         let history = HashSet::from([fingerprint(&[])]);
-        Users { prefix, files: Vec::new(), history, open: Vec::new(), busy: BTreeSet::new(), names, largest }
+        let (files, open, busy, before) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
+        Users { prefix, files, history, open, busy, before, names, largest }
     }
 
     /// The files by name, as they must be now.
@@ -97,6 +100,7 @@ impl Users {
     fn becomes(&mut self, file: usize, content: Vec<u8>) {
         self.history.insert(fingerprint(&content));
         self.busy.insert(file);
+        self.before.clone_from(self.files[file].now());
         if self.files[file].now() != &content {
             self.files[file].contents.push(content);
         }
@@ -436,14 +440,28 @@ impl Users {
         host.release(opened.handle, None);
     }
 
+    /// What a file is whose content is not all here: what is missing nobody can have changed.
+    fn look(&self, host: &Host, name: &str) -> Option<Vec<u8>> {
+        let (_, mut bytes, missing) = host.lies_here(name)?;
+        for n in missing.into_iter().flatten().map(|n| n as usize) {
+            bytes[n] = *self.before.get(n)?;
+        }
+        Some(bytes)
+    }
+
     /// Where a call failed, what it left is read back: it must be something between before and after.
     fn check(&mut self, host: &Host, file: usize, handle: Option<u64>, done: Result<()>) {
         if done.is_ok() {
             return;
         }
+        if matches!(done, Err(Error::NoRoom)) {
+            // A cache that takes no more says so before anything happens.
+            let before = std::mem::take(&mut self.before);
+            return self.becomes(file, before);
+        }
         // A file without a name is read through the handle that wrote it.
         let (found, name) = match self.files[file].name() {
-            Some(name) => (read(host, name), name.clone()),
+            Some(name) => (read(host, name).or_else(|| self.look(host, name)), name.clone()),
             None => {
                 (handle.and_then(|handle| read_open(host, handle, 1 << 20)), "an unlinked file".to_owned())
             }

@@ -3,13 +3,15 @@
 //! The scheduler alone decides what happens next: a worker's turn, a message's arrival, a system call, the
 //! passing of time, a fault. So one seed is one history.
 
-use crate::simulated::calls::whole_files;
+use crate::simulated::calls::{names, read_later, whole_files};
 use crate::simulated::hosts::{Hosts, Rest, WORKERS};
 use crate::simulated::side::{Done, Fate, Side};
 use crate::user::{Users, fingerprint};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use syncfs::fs::error::Error;
 use syncfs::store::torn::Dice;
+use tokio::task::JoinHandle;
 
 /// What may go wrong in a history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,10 +20,12 @@ pub struct Faults {
     pub kills: bool,
     pub power: bool,
     pub full: bool,
+    /// One host keeps a cache only.
+    pub cache: bool,
 }
 
 impl Faults {
-    pub const NONE: Faults = Faults { cuts: false, kills: false, power: false, full: false };
+    pub const NONE: Faults = Faults { cuts: false, kills: false, power: false, full: false, cache: false };
     pub const LINK: Faults = Faults { cuts: true, ..Faults::NONE };
     pub const KILLS: Faults = Faults { kills: true, ..Faults::LINK };
     pub const FULL: Faults = Faults { full: true, ..Faults::KILLS };
@@ -39,6 +43,15 @@ pub struct World {
     torn: [bool; 2],
     /// System calls of users.
     pub calls: u64,
+    /// A reader that waits for content: of which side, what, and until when.
+    reader: Option<Reader>,
+}
+
+/// Somebody who reads a file that is not all here.
+struct Reader {
+    side: usize,
+    name: String,
+    task: JoinHandle<Result<Vec<u8>, Error>>,
 }
 
 impl World {
@@ -47,14 +60,19 @@ impl World {
         let inline = [0, 3_000, 1 << 20][dice.roll(3)];
         let largest = [3_000, 12_000, 12_000, 40_000][dice.roll(4)];
         let names = 2 + dice.roll(5);
+        let mut sides = [Side::new(dice.number(), inline), Side::new(dice.number(), inline)];
+        if faults.cache {
+            sides[dice.roll(2)].cache = Some([4_096, 16_384, 65_536][dice.roll(3)]);
+        }
         World {
-            hosts: Hosts::traced([Side::new(dice.number(), inline), Side::new(dice.number(), inline)]),
+            hosts: Hosts::traced(sides),
             users: [Users::new("a", names, largest), Users::new("b", names, largest)],
             dice,
             faults,
             full: [false, false],
             torn: [false, false],
             calls: 0,
+            reader: None,
         }
     }
 
@@ -109,15 +127,61 @@ impl World {
                 Ok(())
             }
             96 => self.checkpoint(side),
+            98 if self.faults.cache => self.read(side),
             97 => self.fault(side),
             _ => self.inspect(side),
+        }
+    }
+
+    /// Somebody reads a file, however long that takes.
+    fn read(&mut self, side: usize) -> Result<(), String> {
+        self.look_at_reader()?;
+        if self.reader.is_some() {
+            return Ok(());
+        }
+        let Some(running) = &self.hosts.sides[side].running else { return Ok(()) };
+        let names = names(&running.host);
+        if names.is_empty() {
+            return Ok(());
+        }
+        let name = names[self.dice.roll(names.len())].clone();
+        let mut later = None;
+        let done = self.hosts.sides[side].run(|stepped| later = read_later(&stepped.host, &name));
+        if let Some(task) = later {
+            self.hosts.note(|| format!("{side} waits for {name}"));
+            let task = self.hosts.handle().spawn(task);
+            self.reader = Some(Reader { side, name, task });
+        }
+        self.mourn(side, done)
+    }
+
+    /// What a reader was given was once all of the file.
+    fn look_at_reader(&mut self) -> Result<(), String> {
+        if !self.reader.as_ref().is_some_and(|reader| reader.task.is_finished()) {
+            return Ok(());
+        }
+        let Reader { side, name, task } = self.reader.take().expect("just seen");
+        let read = self.hosts.handle().block_on(task);
+        self.hosts.note(|| {
+            format!("{side} has read {name}: {:?}", read.as_ref().map(|r| r.as_ref().map(Vec::len)))
+        });
+        let (Ok(Ok(bytes)), Some(owner)) = (read, ["a", "b"].iter().position(|mine| name.starts_with(mine)))
+        else {
+            return Ok(());
+        };
+        let users = &self.users[owner];
+        match users.history.contains(&fingerprint(&bytes)) || (self.torn[owner] && users.may_be_torn(&bytes))
+        {
+            true => Ok(()),
+            false => Err(format!("host {side} has read {name} ({} bytes) as it never was", bytes.len())),
         }
     }
 
     /// Whatever `side` shows of the other's files, each of them is as it once was over there.
     fn inspect(&mut self, side: usize) -> Result<(), String> {
         let theirs = ["b", "a"][side];
-        for (name, bytes) in self.seen(side) {
+        let shown = self.hosts.sides[side].running.as_ref().map(|running| whole_files(&running.host));
+        for (name, bytes) in shown.unwrap_or_default() {
             let users = &self.users[1 - side];
             let was = users.history.contains(&fingerprint(&bytes));
             if name.starts_with(theirs) && !was && !(self.torn[1 - side] && users.may_be_torn(&bytes)) {
@@ -142,7 +206,14 @@ impl World {
             Rest::Level => {}
             Rest::Died(side) => return Err(format!("host {side} died of nothing")),
         }
+        for side in self.hosts.sides.iter_mut().filter(|_| self.faults.cache) {
+            // What a cache has thanked for may lie on the other disk alone.
+            side.run(|stepped| stepped.flush_disk().expect("the disk is well"));
+        }
+        self.look_at_reader()?;
+        self.reader = None;
         let files = self.hosts.equal()?;
+        self.read_all(&files)?;
         for side in 0..2 {
             let mine = ["a", "b"][side];
             let mine = |f: &(&String, &Vec<u8>)| f.0.starts_with(mine);
@@ -150,6 +221,35 @@ impl World {
             let torn = std::mem::take(&mut self.torn[side]);
             self.users[side].adopt(&actual, torn).map_err(|e| format!("at rest, of host {side}: {e}"))?;
             self.users[side].settle(torn);
+        }
+        Ok(())
+    }
+
+    /// Who keeps a cache only reads everything nevertheless, and never holds more than that takes.
+    fn read_all(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+        let Some(side) = (0..2).find(|side| self.hosts.sides[*side].cache.is_some()) else { return Ok(()) };
+        for (name, bytes) in files {
+            let mut later = None;
+            self.hosts.sides[side].run(|stepped| later = read_later(&stepped.host, name));
+            let Some(later) = later else { continue };
+            let task = self.hosts.handle().spawn(later);
+            let dice = &mut self.dice;
+            for _ in 0..10 {
+                if task.is_finished() {
+                    break;
+                }
+                self.hosts.rest(|| dice.roll(30), |_, _| Ok(()))?;
+            }
+            if !task.is_finished() {
+                return Err(format!("host {side} never reads {name}"));
+            }
+            match self.hosts.handle().block_on(task) {
+                Ok(Ok(read)) if read == *bytes => {}
+                Ok(Ok(_)) => return Err(format!("host {side} reads {name} as it is not")),
+                // More than the cache takes at once.
+                Ok(Err(Error::NoRoom)) => {}
+                other => return Err(format!("host {side} can't read {name}: {other:?}")),
+            }
         }
         Ok(())
     }
@@ -290,11 +390,15 @@ impl World {
         Ok(())
     }
 
-    /// What `side` sees under its own users' names, as far as it is all here.
+    /// What `side` sees under its own users' names, as far as it is all here; of a cache, as they would read it, for nobody
+    /// else changes these files.
     fn seen(&mut self, side: usize) -> BTreeMap<String, Vec<u8>> {
-        match &self.hosts.sides[side].running {
-            Some(running) => whole_files(&running.host),
-            None => BTreeMap::new(),
+        match &self.hosts.sides[side] {
+            Side { cache: Some(_), running: Some(_), .. } => {
+                self.hosts.read_through(side).into_iter().collect()
+            }
+            Side { running: Some(running), .. } => whole_files(&running.host),
+            _ => BTreeMap::new(),
         }
     }
 }

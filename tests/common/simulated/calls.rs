@@ -67,6 +67,19 @@ pub fn read(host: &Host, name: &str) -> Option<Vec<u8>> {
     bytes
 }
 
+/// All of a file, once it is all here; `None` where it is, or there is none.
+pub fn read_later(host: &Host, name: &str) -> Option<impl Future<Output = Result<Vec<u8>>> + Send + use<>> {
+    let attr = host.lookup(name.as_bytes()).ok()?;
+    let opened = host.open(process(0), attr.ino, libc::O_RDONLY).ok()?;
+    // It may grow meanwhile.
+    let answer = host.read(opened.handle, 0, 1 << 20);
+    host.release(opened.handle, None);
+    match answer {
+        Answer::Later(later) => Some(later),
+        Answer::Now(_) => None,
+    }
+}
+
 /// The first `size` bytes of a file that is open, whether it has a name or not.
 pub fn read_open(host: &Host, handle: u64, size: u32) -> Option<Vec<u8>> {
     match host.read(handle, 0, size) {

@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 
 const BEGIN: i64 = 1_700_000_000_000_000_000;
 /// The workers of a host.
-pub const WORKERS: usize = 7;
+pub const WORKERS: usize = 8;
 /// Rounds after which hosts that are still not at rest never will be.
 const PATIENCE: usize = 4_000;
 
@@ -185,7 +185,7 @@ impl Hosts {
                 replica: peer.running.as_ref().map_or(ReplicaId(0), |r| r.replica()),
                 boot: peer.starts,
                 clock_ms: self.now / 1_000_000,
-                features: Vec::new(),
+                features: peer.running.as_ref().map_or_else(Vec::new, |r| r.features()),
             };
             let session_of = Session {
                 peer: hello,
@@ -273,9 +273,32 @@ impl Hosts {
         Err(format!("the hosts never come to rest: {}", states.join(" | ")))
     }
 
-    /// Both directories, as users would find them after unmounting, hold the same; returns it.
+    /// Every file of a host as its users would read it: what is not held there is as the other one has it.
+    pub fn read_through(&self, side: usize) -> Vec<(String, Vec<u8>)> {
+        let (Some(host), Some(peer)) = (&self.sides[side].running, &self.sides[1 - side].running) else {
+            return Vec::new();
+        };
+        let read = |name: String| {
+            let (id, mut bytes, missing) = host.host.lies_here(&name)?;
+            if !missing.is_empty() {
+                let theirs = peer.host.content(id)?;
+                for range in missing.iter().map(|r| r.start as usize..r.end as usize) {
+                    bytes[range.clone()].copy_from_slice(theirs.get(range)?);
+                }
+            }
+            Some((name, bytes))
+        };
+        calls::names(&host.host).into_iter().filter_map(read).collect()
+    }
+
+    /// Both directories, as users would find them after unmounting, hold the same; returns it. Where one keeps a cache only, as
+    /// they would read them.
     pub fn equal(&self) -> Result<BTreeMap<String, Vec<u8>>, String> {
-        let [a, b] = [self.sides[0].raw(), self.sides[1].raw()];
+        let files = |side: usize| match self.sides[side].cache {
+            Some(_) => self.read_through(side),
+            None => self.sides[side].raw(),
+        };
+        let [a, b] = [files(0), files(1)];
         if a != b {
             let names = |files: &[(String, Vec<u8>)]| {
                 files.iter().map(|(name, bytes)| format!("{name}:{}", bytes.len())).collect::<Vec<_>>()

@@ -46,6 +46,11 @@ impl Pipe {
         self.0.lock().flying.pop_front()
     }
 
+    /// What the sender has said and is not on the wire yet.
+    pub fn said(&self) -> Vec<Message> {
+        self.0.lock().waiting.iter().flatten().cloned().collect()
+    }
+
     /// Whether anything is on the wire.
     pub fn flies(&self) -> bool {
         !self.0.lock().flying.is_empty()

@@ -29,6 +29,8 @@ pub struct Side {
     pub max_delete: Option<u64>,
     pub interval: Option<Duration>,
     pub direction: Direction,
+    /// It keeps a cache of so many bytes only.
+    pub cache: Option<u64>,
 }
 
 /// What the death of a process meant to its machine.
@@ -70,14 +72,25 @@ impl Side {
             max_delete: None,
             interval: None,
             direction: Direction::Both,
+            cache: None,
         }
     }
 
     /// The same replica once more, on a disk of its own: as this one is that does not run.
     pub fn snapshot(&self) -> Side {
         let (disk, out) = (self.disk.snapshot(), Pipe::default());
-        let Side { boot, starts, seed, inline_bytes, adopt_deletes, max_delete, interval, direction, .. } =
-            *self;
+        let Side {
+            boot,
+            starts,
+            seed,
+            inline_bytes,
+            adopt_deletes,
+            max_delete,
+            interval,
+            direction,
+            cache,
+            ..
+        } = *self;
         Side {
             disk,
             running: None,
@@ -91,6 +104,7 @@ impl Side {
             max_delete,
             interval,
             direction,
+            cache,
         }
     }
 
@@ -167,6 +181,8 @@ impl Side {
             adopt_deletes: self.adopt_deletes,
             direction: self.direction,
             interval: self.interval,
+            cache_size: self.cache,
+            cache_min_free: Some(0),
             inline_bytes: self.inline_bytes,
             mount: "/simulated".into(),
         };

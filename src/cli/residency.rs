@@ -1,0 +1,81 @@
+//! `syncfs pin`, `unpin`, `fetch` and `free`: what of a file this host holds.
+//!
+//! Invariant: of several files each is done by itself, and one that fails does not keep the others from it.
+
+use super::args;
+use super::bar::Bar;
+use super::client::{self, AT_ONCE, Client};
+use super::exit::{Exit, Failure, Outcome, complain, say};
+use super::protocol::{Order, Request};
+use super::resolve::locate;
+use super::units::bytes;
+use serde_json::Value;
+use std::path::Path;
+
+pub fn run(args: &args::Residency, order: Order) -> Outcome {
+    let mut exit = Exit::Ok;
+    for file in &args.files {
+        if let Err(failure) = each(file, order) {
+            complain(&format_args!("{}: {failure}", file.display()));
+            exit = failure.exit;
+        }
+    }
+    Ok(exit)
+}
+
+fn each(file: &Path, order: Order) -> Result<(), Failure> {
+    let (dir, name) = locate(file)?;
+    let Some(name) = name.as_os_str().to_str().map(str::to_owned) else {
+        return Err(Failure::other("its name is not UTF-8; use setfattr -n user.syncfs.pin -v 1 on it"));
+    };
+    let mut client = client::find(Some(&dir))?;
+    let answer = client.ask(&Request::Hold { order, name: name.clone() }, Some(AT_ONCE))?;
+    let shown = file.display();
+    match order {
+        Order::Pin => match fetch(&mut client, &name) {
+            Ok(size) => say(format_args!("{shown}: pinned, all of it is here, {}", bytes(size))),
+            // The pin stands, and its content comes by itself.
+            Err(failure) if failure.exit == Exit::TryAgain => {
+                say(format_args!("{shown}: pinned; the rest comes when the peer is there"));
+            }
+            Err(failure) => return Err(failure),
+        },
+        Order::Unpin => say(format_args!("{shown}: may go from the cache again")),
+        Order::Fetch => {
+            let size = fetch(&mut client, &name)?;
+            say(format_args!("{shown}: all of it is here, {}", bytes(size)));
+        }
+        Order::Free => {
+            let (freed, held) = (number(&answer, "freed"), number(&answer, "held"));
+            if held > 0 {
+                let why = match answer["state"].as_str() {
+                    Some("pending" | "conflict") => "the peer does not have it yet",
+                    _ => "it is open",
+                };
+                let message = format!("{} stay: {why}; try again later", bytes(held));
+                return Err(Failure::new(Exit::TryAgain, message));
+            }
+            say(format_args!("{shown}: {} freed", bytes(freed)));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until all of a file is here; returns its size, bytes.
+fn fetch(client: &mut Client, name: &str) -> Result<u64, Failure> {
+    let mut bar = Bar::new();
+    loop {
+        let request = Request::Hold { order: Order::Fetch, name: name.to_owned() };
+        let answer = client.ask(&request, Some(AT_ONCE)).inspect_err(|_| bar.clear())?;
+        let (held, size) = (number(&answer, "held"), number(&answer, "size"));
+        if held >= size {
+            bar.clear();
+            return Ok(size);
+        }
+        bar.show(held, size);
+    }
+}
+
+fn number(answer: &Value, key: &str) -> u64 {
+    answer[key].as_u64().unwrap_or(0)
+}

@@ -1,0 +1,85 @@
+//! How far ahead of a reader content is asked for: not at all while it reads here and there, further and further while it reads
+//! on where it stopped.
+//!
+//! Invariant: what is asked for ahead of one reader is at most [`AHEAD_BYTES`] behind where it reads.
+
+use super::limits::{AHEAD_BYTES, GROUP_BYTES};
+use std::ops::Range;
+
+/// One reader of one file.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// Where it would go on, bytes.
+    next: u64,
+    /// Bytes that are asked for ahead of it.
+    window: u64,
+    /// Up to where that was done.
+    asked: u64,
+}
+
+/// The kernel reads ahead by itself, with several requests at a time that overtake one another: so much later or earlier
+/// than expected still counts as going on.
+const SLIP: u64 = 1 << 20;
+
+impl Ahead {
+    /// It reads `bytes` now; returns what is to be asked for beside, in bytes. Costs nothing where the reader jumps.
+    pub fn read(&mut self, bytes: &Range<u64>) -> Range<u64> {
+        let goes_on = bytes.start <= self.next + SLIP && bytes.end + SLIP >= self.next && self.next > 0;
+        if !goes_on {
+            // A reader that begins at the beginning is taken to go on; of one that jumps nobody knows.
+            (self.next, self.window, self.asked) = (bytes.end, 0, bytes.end);
+            return bytes.end..bytes.end;
+        }
+        let advanced = bytes.end > self.next;
+        self.next = self.next.max(bytes.end);
+        // Half of the window is under way before more is asked for: so requests are large, and few.
+        if !advanced || self.asked >= self.next + self.window / 2 && self.window > 0 {
+            return bytes.end..bytes.end;
+        }
+        self.window = (self.window * 2).clamp(GROUP_BYTES, AHEAD_BYTES);
+        let from = self.asked.max(self.next);
+        self.asked = self.next + self.window;
+        from..self.asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_jumps_has_nothing_brought_ahead() {
+        let mut ahead = Ahead::default();
+        for n in [7u64, 3, 900, 12, 500_000, 4] {
+            let at = n * 10_000_000;
+            assert!(ahead.read(&(at..at + 4_096)).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_finds_more_and_more_there() {
+        let (mut ahead, mut upto, mut gaps) = (Ahead::default(), 0, 0);
+        for n in 0..2_000u64 {
+            let bytes = n * 131_072..(n + 1) * 131_072;
+            let more = ahead.read(&bytes);
+            assert!(more.end <= bytes.end + AHEAD_BYTES);
+            if !more.is_empty() {
+                assert!(more.start >= upto, "nothing is asked for twice");
+                gaps += u64::from(more.start > upto.max(bytes.end));
+                upto = more.end;
+            }
+        }
+        assert_eq!((gaps, upto >= 2_000 * 131_072 + AHEAD_BYTES / 2), (0, true));
+    }
+
+    #[test]
+    fn requests_that_overtake_one_another_still_go_on() {
+        let mut ahead = Ahead::default();
+        let mut most = 0;
+        for n in [0u64, 2, 1, 3, 5, 4, 6, 8, 7, 9] {
+            let more = ahead.read(&(n * 131_072..(n + 1) * 131_072));
+            most = most.max(more.end);
+        }
+        assert!(most > 10 * 131_072);
+    }
+}
