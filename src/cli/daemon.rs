@@ -339,7 +339,7 @@ impl Share {
             Order::Free => host.free(&file),
         });
         let failed = |error| match error {
-            ResidencyError::NotConnected | ResidencyError::PeerHoldsLess => {
+            ResidencyError::NotConnected | ResidencyError::PeerHoldsLess | ResidencyError::Full => {
                 Failure::new(Exit::TryAgain, error)
             }
             error => Failure::other(error),

@@ -49,7 +49,8 @@ fn each(file: &Path, order: Order) -> Result<(), Failure> {
             let (freed, held) = (number(&answer, "freed"), number(&answer, "held"));
             if held > 0 {
                 let why = match answer["state"].as_str() {
-                    Some("pending" | "conflict") => "the peer does not have it yet",
+                    Some("pending") => "the peer does not have it yet",
+                    Some("conflict") => "it is open, or the peer does not have it yet",
                     _ => "it is open",
                 };
                 let message = format!("{} stay: {why}; try again later", bytes(held));

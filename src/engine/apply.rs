@@ -6,6 +6,7 @@
 //!
 //! Invariant: nobody gets a lock on a file between the last look at its locks and the kernel's forgetting it.
 
+use super::before::restorable;
 use super::bodies::door;
 use super::copies::Copy;
 use super::host::Host;
@@ -13,7 +14,7 @@ use super::location::location;
 use super::moves::Move;
 use super::node::{Data, Held, Locked};
 use super::pending::{Outcome, Pending, Readiness};
-use super::queues::Trigger;
+use super::queues::{Sweep, Trigger};
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::FileCut;
 use crate::model::file::File;
@@ -217,10 +218,15 @@ impl Host {
         let lacking: Vec<FileId> = {
             let share = self.share.lock();
             let lies = |id: FileId| share.file(id).filter(|f| f.name.is_some() && !f.partial);
-            let lacks = |v: &&Verdict| {
-                lies(v.file).is_some_and(|f| !pending.lacks(v.file, &v.body, f.unsettled).is_empty())
+            let lacks = |(cut, v): &(&FileCut, &Verdict)| {
+                lies(v.file).is_some_and(|f| {
+                    let mut lacks = pending.lacks(v.file, &v.body, f.unsettled);
+                    cut.body.iter().for_each(|body| lacks.subtract(&restorable(&share, v.file, body)));
+                    !lacks.is_empty()
+                })
             };
-            verdicts.iter().filter(lacks).map(|v| v.file).filter(|id| locked.has(*id)).collect()
+            let each = pending.cut.files.iter().zip(verdicts).filter(lacks);
+            each.map(|(_, v)| v.file).filter(|id| locked.has(*id)).collect()
         };
         if lacking.is_empty() {
             return Ok(());
@@ -347,6 +353,10 @@ impl Host {
             self.names_moved();
         }
         self.holders_changed(&after.taken);
+        self.drop_before(after.taken.iter().copied());
+        if self.holding.is_cache() && self.holding.excess(&self.backing, 0) > 0 {
+            self.holding.sweep(Sweep::Room(0));
+        }
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
         for id in after.whole {

@@ -1,5 +1,6 @@
 //! Content and attributes of one file brought to the peer's version.
 
+use super::before::restorable;
 use super::host::Host;
 use super::node::{Data, Held, Locked};
 use super::pending::Pending;
@@ -67,7 +68,10 @@ impl Host {
             let our_attrs = f.is_some_and(|f| f.attrs_tag > told);
             (f.map(|f| f.partial), f.is_some_and(|f| f.unsettled), told, our_size, our_attrs)
         };
-        let missing = pending.lacks(id, verdict, unsettled);
+        let mut missing = pending.lacks(id, verdict, unsettled);
+        let mut restored = restorable(&self.share.lock(), id, body);
+        restored = restored.iter().flat_map(|range| changed.within(&range)).collect();
+        missing.subtract(&restored);
         let agrees = matches!(verdict, BodyVerdict::Agree(_));
         let keeps_size = agrees && our_size;
         let (file, partial) = match (known, ours) {
@@ -97,6 +101,7 @@ impl Host {
         if !same {
             pieces::put(&file, changed, size, &body.pieces, staged).map_err(wrap)?;
         }
+        self.restore_before(id, &file, &restored, size)?;
         if !keeps_size && before.size != size && !(size < before.size && planted(Bug::IgnoreShrink)) {
             file.set_len(size).map_err(wrap)?;
         }

@@ -58,6 +58,8 @@ impl Worker for Keeper {
         self.looked = Instant::now();
         host.graves.tidy();
         host.clean_trash();
+        // Nobody tells when a disk has room again.
+        host.pump();
         let new = host.journal.end() > self.end;
         if !new || (host.journal.bytes() <= LARGE && self.last.elapsed() <= OLD) {
             return Turn::Idle;

@@ -136,6 +136,7 @@ impl Host {
             return self.write_back_mapped(node, data, file, offset, bytes);
         }
         let changed = differences(file, &before, offset, bytes)?;
+        self.save_before(node, data, file, &changed);
         self.note(node, &before, changed, before.size.max(end))?;
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
@@ -272,6 +273,7 @@ impl Host {
             return Err(Error::TooLarge);
         }
         self.ready_for_change(node, data, file)?;
+        self.save_cut_off(node, data, file, size);
         let before = {
             let mut share = self.share.lock();
             match node.file(data, &share) {
@@ -352,6 +354,7 @@ impl Host {
             };
             let mut changed = ChunkSet::of(changed);
             before.missing.iter().for_each(|missing| changed.remove(missing.clone()));
+            self.save_before(node, data, file, &changed);
             self.note(node, before, changed, size)?;
         }
         self.save_frozen(data, &(range.start / CHUNK..u64::MAX / CHUNK));

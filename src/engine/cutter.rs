@@ -12,6 +12,7 @@ use super::flights::Flight;
 use super::frozen::Frozen;
 use super::gathered::Gathered;
 use super::host::Host;
+use super::kept::Buried;
 use super::node::{Data, Held};
 use super::pieces::{digest, read_pieces};
 use super::queues::{self, Trigger, Turn};
@@ -392,6 +393,9 @@ impl Host {
         let held =
             |id, news: &ChunkSet| share.file(id).is_none_or(|f| !f.missing.iter().any(|r| news.overlaps(&r)));
         inline &= parts.iter().all(|p| held(p.0, &p.3));
+        // Who keeps a cache only fetches of a new file what is read.
+        let new = |id| share.file(id).is_some_and(|f| f.base.is_empty());
+        inline &= !share.header().peer_holds_less || !parts.iter().any(|p| p.2 && new(p.0));
         // What the peer may have is better compared than sent.
         let alike = |id, news: &ChunkSet| {
             let much = |f: &FileState| likeness::is_much(news.len(), f.size);
@@ -496,8 +500,10 @@ impl Host {
             // A number that the peer knows is never forgotten here, nor that a file was unlinked.
             self.journal.sync(self.journal.end())?;
         }
-        for grave in buried {
-            self.backing.unlink_if_there(At::Staging(&grave))?;
+        for Buried { grave, file, known } in buried {
+            if !self.keep_unlinked(file, &grave, &known)? {
+                self.backing.unlink_if_there(At::Staging(&grave))?;
+            }
         }
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         for cut in ready {

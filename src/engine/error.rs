@@ -58,10 +58,12 @@ pub enum ResidencyError {
     NotConnected,
     #[error("this host holds everything; mounted with --cache-size it would not")]
     HoldsAll,
-    #[error("the peer does not hold everything yet; until then nothing goes from here")]
+    #[error("the peer has not said yet that it holds everything; until then nothing goes from here")]
     PeerHoldsLess,
     #[error("it is pinned")]
     Pinned,
+    #[error("the cache is full of what can't go: pinned, open, or not yet on the peer")]
+    Full,
     #[error(transparent)]
     Store(#[from] store::Error),
 }

@@ -9,6 +9,7 @@
 use super::bases::{Job, Request, Target};
 use super::channel::Channel;
 use super::host::Host;
+use super::node::{Data, Node};
 use super::pieces::digest;
 use super::queues::{self, Filling, Inbound, Sweep, Trigger, Turn};
 use super::wants::{State, Wish};
@@ -102,7 +103,7 @@ impl Host {
     /// Whether `bytes` more may come in the background. If not, sees to it that room is made.
     fn has_room(&self, bytes: u64) -> bool {
         let fits = self.holding.excess(&self.backing, bytes) == 0;
-        if !fits && self.holding.is_cache() && !self.holding.is_full() {
+        if !fits && self.holding.is_cache() && !self.holding.refuses(bytes) {
             self.holding.sweep(Sweep::Room(bytes));
         }
         fits
@@ -204,12 +205,13 @@ impl Host {
             let needs = if self.holding.is_cache() { self.fetch.room_for(file, &lacks) } else { 0 };
             if needs == 0 || self.holding.excess(&self.backing, needs) == 0 {
                 self.ask_now(file, &lacks);
-            } else if self.holding.is_full() {
+            } else if !self.holding.refuses(needs) {
+                self.holding.sweep(Sweep::Room(needs));
+            } else if self.fetch.coming() == 0 {
                 tracing::warn!("a read failed: the cache is full of what can't go from it");
                 return Err(Error::NoRoom);
-            } else {
-                self.holding.sweep(Sweep::Room(needs));
             }
+            // Else what is under way may go once it has come.
             given_up = given_up || tokio::time::timeout_at(deadline, arrived).await.is_err();
             if given_up {
                 tracing::warn!(
@@ -307,27 +309,64 @@ impl Host {
         });
     }
 
-    /// Writes delivered chunks into a file that lacks them.
+    /// Writes delivered chunks into a file that lacks them. Until it is known that they are here they are under way.
     fn fill(&self, id: FileId, request: u64, pieces: &[Piece]) -> Result<()> {
         let Some(node) = self.node(id) else {
             self.fetch.state.lock().done(request, pieces);
             return Ok(());
         };
         let mut data = node.data.lock();
-        let Some(request) = self.fetch.state.lock().done(request, pieces) else { return Ok(()) };
-        let (mut missing, scraps, size, was_torn, mtime) = {
+        let expect = self.fetch.state.lock().requests.get(&request).map(|r| r.expect.clone());
+        let Some(expect) = expect else { return Ok(()) };
+        let was_torn = self.share.lock().file(id).is_some_and(|f| !f.torn().is_empty());
+        let filled = self.fill_missing(&node, &mut data, &expect, pieces);
+        self.fetch.state.lock().done(request, pieces);
+        drop(data);
+        if !filled? {
+            return Ok(());
+        }
+        let (whole, is_torn) = {
             let share = self.share.lock();
-            let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(()) };
+            share.file(id).map_or((false, false), |f| (f.is_whole(), !f.torn().is_empty()))
+        };
+        if whole {
+            self.fetch.state.lock().bases.end(id);
+            let _ = self.fetch.finished.send(Some(id));
+        }
+        if was_torn && !is_torn {
+            let _ = self.triggers.send(Trigger::Cut(vec![id], None));
+        }
+        self.moved();
+        Ok(())
+    }
+
+    /// Of `pieces` writes what is missing and was `expect`ed; false where that is nothing.
+    fn fill_missing(
+        &self,
+        node: &Node,
+        data: &mut Data,
+        expect: &ChunkSet,
+        pieces: &[Piece],
+    ) -> Result<bool> {
+        let id = node.id;
+        let (missing, scraps, size, mtime) = {
+            let share = self.share.lock();
+            let Some(f) = share.file(id).filter(|f| f.name.is_some()) else { return Ok(false) };
             // A kill may have left the time of an earlier delivery.
             let mtime = f.mtime.filter(|_| f.is_thanked()).map(Time::from_nanoseconds);
-            (f.missing.clone(), f.scraps.clone(), f.size, !f.torn().is_empty(), mtime)
+            let missing = pieces.iter().flat_map(|piece| f.missing.within(&piece.chunks()));
+            let wanted = |range: Range<u64>| match planted(Bug::FillStale) {
+                true => vec![range],
+                false => expect.within(&range),
+            };
+            let missing: ChunkSet = missing.flat_map(wanted).collect();
+            (missing, f.scraps.clone(), f.size, mtime)
         };
-        let expect = if planted(Bug::FillStale) { &missing } else { &request.expect };
-        let unwanted: Vec<Range<u64>> = missing.iter().flat_map(|r| expect.gaps(&r)).collect();
-        unwanted.into_iter().for_each(|r| missing.remove(r));
-        let file = self.data_file(&node, &mut data, true)?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let file = self.data_file(node, data, true)?;
         let mtime = mtime.unwrap_or(file.stat()?.mtime);
-        let mut present = ChunkSet::new();
         for piece in pieces {
             for range in missing.within(&piece.chunks()) {
                 let bytes = chunk::bytes(&range, size);
@@ -340,33 +379,16 @@ impl Host {
                     let at = |byte: u64| (byte - piece.first * CHUNK) as usize;
                     file.write_all_at(&piece.bytes[at(gap.start)..at(gap.end)], gap.start)?;
                 }
-                present.insert(range);
             }
-        }
-        if present.is_empty() {
-            return Ok(());
         }
         file.set_times(None, Some(mtime))?;
         if self.holding.is_cache() {
-            present.iter().for_each(|range| self.holding.used(id, &range));
+            missing.iter().for_each(|range| self.holding.used(id, &range));
             self.holding.weigh(id, &file.stat()?);
             self.kernel.inval_attributes(node.ino);
         }
-        let mut share = self.share.lock();
-        self.commit(&mut share, Record::Present { file: id, chunks: present })?;
-        let whole = share.file(id).is_some_and(|f| f.is_whole());
-        let is_torn = share.file(id).is_some_and(|f| !f.torn().is_empty());
-        drop(share);
-        drop(data);
-        if whole {
-            self.fetch.state.lock().bases.end(id);
-            let _ = self.fetch.finished.send(Some(id));
-        }
-        if was_torn && !is_torn {
-            let _ = self.triggers.send(Trigger::Cut(vec![id], None));
-        }
-        self.moved();
-        Ok(())
+        self.commit(&mut self.share.lock(), Record::Present { file: id, chunks: missing })?;
+        Ok(true)
     }
 
     /// Makes files durable that are wholly held now, puts them under their names and thanks for them.

@@ -9,13 +9,13 @@ use crate::model::cache::Cache;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::ids::FileId;
-use crate::model::limits::CHUNK;
+use crate::model::limits::{AHEAD_BYTES, CHUNK};
 use crate::model::share::Share;
 use crate::store::{self, Backing, Space, Stat};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Of the disk, what is left free where nobody says otherwise: one part of so many.
@@ -26,8 +26,9 @@ pub struct Holding {
     min_free: Option<u64>,
     /// Files that are open for writing, or read past us, how often.
     in_use: Mutex<HashMap<FileId, u32>>,
-    /// The last sweep could not make the room that was wanted.
-    full: AtomicBool,
+    /// So many bytes more than are held the last sweep that failed could not make room for; `u64::MAX`: none failed since
+    /// more may go.
+    refused: AtomicU64,
     /// The peer knows in this session that this host holds everything that it has thanked for.
     pub(super) told_all: AtomicBool,
     sweeps: Sender<Sweep>,
@@ -51,7 +52,7 @@ impl Holding {
             cache: cache.transpose()?.map(Mutex::new),
             min_free,
             in_use: Mutex::default(),
-            full: AtomicBool::new(false),
+            refused: AtomicU64::new(u64::MAX),
             told_all: AtomicBool::new(false),
             sweeps,
             sweeping: Mutex::new(()),
@@ -87,6 +88,11 @@ impl Holding {
     /// As many bytes as may come that nobody has asked for.
     pub(super) fn eager(&self) -> u64 {
         self.cache(|cache| cache.eager()).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes that may be asked for ahead of one reader: what waits to be read must not drive itself out.
+    pub(super) fn ahead(&self) -> u64 {
+        self.cache(|cache| cache.limit() / 8).unwrap_or(u64::MAX).min(AHEAD_BYTES)
     }
 
     /// How many bytes may come until a limit is reached.
@@ -145,9 +151,9 @@ impl Holding {
                 f.size - f.missing.len().saturating_mul(CHUNK).min(f.size)
             }
         };
-        let fixed: u64 = match share.header().peer_holds_less {
-            true => used,
-            false => {
+        let fixed: u64 = match share.header().may_evict {
+            false => used,
+            true => {
                 let files = share.unthanked().iter().filter_map(|id| share.file(*id));
                 let pinned = share.files().map(|(_, f)| f).filter(|f| f.pinned && f.is_thanked());
                 files.chain(pinned).filter(|f| f.name.is_some()).map(stays).sum()
@@ -155,9 +161,10 @@ impl Holding {
         };
         let makes_way = used.saturating_sub(fixed);
         let on_disk = disk.available.saturating_mul(disk.block).saturating_add(makes_way);
-        let free = limit.saturating_sub(fixed).min(on_disk) / disk.block.max(1);
-        let blocks = (fixed / disk.block.max(1)).saturating_add(free);
-        Space { blocks, free, available: free, ..disk }
+        let block = disk.block.max(1);
+        let available = limit.saturating_sub(fixed).min(on_disk) / block;
+        let (held, total) = (used / block, limit.max(used).min(on_disk.saturating_add(fixed)) / block);
+        Space { blocks: total, free: total.saturating_sub(held), available, ..disk }
     }
 
     /// A file is opened in a way that keeps all of it here.
@@ -184,12 +191,23 @@ impl Holding {
         let _ = self.sweeps.send(sweep);
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+    /// Whether there is no room for `more` bytes, however much goes.
+    pub(super) fn refuses(&self, more: u64) -> bool {
+        more >= self.refused.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+    /// A sweep for `more` bytes has made room, or could not.
+    pub(super) fn swept(&self, more: u64, made: bool) {
+        match made {
+            false => self.refused.store(more, Ordering::Relaxed),
+            true if self.refuses(more) => self.refuses_nothing(),
+            true => {}
+        }
+    }
+
+    /// What could not go before may go now.
+    pub(super) fn refuses_nothing(&self) {
+        self.refused.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Keeps the order for the next mount. Where that is lost, what is held counts as used long ago.

@@ -6,6 +6,7 @@ use super::flights::Outbound;
 use super::frozen::Budget;
 use super::hints::Hints;
 use super::holding::Holding;
+use super::kept::{Before, Buried};
 use super::metadata::Checkpointer;
 use super::node::{Data, Graves, Handle, Held, Node, Nodes};
 use super::pending::Unfinished;
@@ -95,6 +96,7 @@ pub struct Host {
     pub(super) trash: Trash,
     pub(super) brake: Mutex<Brake>,
     pub(super) holding: Holding,
+    pub(super) before: Before,
     /// When this life began.
     pub(super) began: tokio::time::Instant,
 
@@ -114,7 +116,7 @@ pub struct Host {
     pub(super) mapped: Mutex<BTreeSet<FileId>>,
 
     /// Files that were unlinked here, in staging until the journal that says so is durable.
-    pub(super) buried: Mutex<Vec<String>>,
+    pub(super) buried: Mutex<Vec<Buried>>,
     /// What the peer told of uncertain files, where that was older than what it has acknowledged.
     pub(super) told_older: Mutex<BTreeMap<FileId, Version>>,
     /// Cuts of the peer that failed in the middle.
@@ -122,6 +124,8 @@ pub struct Host {
     /// Files of the peer that lost against what stands under their names here.
     pub(super) refused: Mutex<BTreeMap<FileId, Name>>,
 
+    /// The last record that moved a file which lies under no name: the disk shows nothing of that.
+    pub(super) unseen_move: AtomicU64,
     pub(super) next_handle: AtomicU64,
     pub(super) budget: Budget,
     pub(super) triggers: Sender<Trigger>,

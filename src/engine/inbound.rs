@@ -5,6 +5,7 @@
 //!   only by cuts that share no file with it and do not name it in `after`;
 //! - nothing is applied before its redo record is durable, and nothing is thanked before it is durable itself.
 
+use super::before::restorable;
 use super::host::Host;
 use super::meeting::Meeting;
 use super::node::Held;
@@ -457,6 +458,7 @@ impl Host {
             }
             let unsettled = ours.is_some_and(|f| f.unsettled);
             let mut lacks = pending.lacks(cut.file, &verdict.body, unsettled);
+            cut.body.iter().for_each(|body| lacks.subtract(&restorable(share, cut.file, body)));
             let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
             // A cache holds no more for a change of the peer than it can bear.
             let eager = |id, f: &File, chunks: u64| self.holding.is_eager(id, f, chunks * CHUNK);
@@ -476,7 +478,7 @@ impl Host {
                 // A name that is held moves only to content that is wholly held.
                 let still = ours.map_or(0, |f| still_missing(f, cut, &verdict.body).len());
                 // Where there is no room it moves to what will be fetched when it is read.
-                if still > 0 && self.holding.fits(still * CHUNK) && !self.holding.is_full() {
+                if still > 0 && self.holding.fits(still * CHUNK) && !self.holding.refuses(still * CHUNK) {
                     holder.into_iter().for_each(|holder| self.fetch.hint(cut.file, holder));
                     wait.push(cut.file);
                 }

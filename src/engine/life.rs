@@ -7,6 +7,7 @@ use super::error::Error;
 use super::frozen::Budget;
 use super::holding::Holding;
 use super::host::{Ears, Host, Options};
+use super::kept::Before;
 use super::metadata::Checkpointer;
 use super::node::Graves;
 use super::queues::{self, Server};
@@ -49,6 +50,7 @@ impl Host {
         let brake = Mutex::new(Brake::new(options.max_delete, paused));
         let (trigger, triggers) = channel();
         let (inbox, inbox_ear) = queues::inbox();
+        let before = Before::open(&recovered.backing, &recovered.share)?;
         let (holding, sweeps) = Holding::open(
             (options.cache_size, options.cache_min_free),
             &recovered.backing,
@@ -71,6 +73,7 @@ impl Host {
             trash: recovered.trash,
             brake,
             holding,
+            before,
             began: tokio::time::Instant::now(),
             applying: RwLock::new(()),
             cutting: Mutex::new(()),
@@ -88,6 +91,7 @@ impl Host {
             told_older: Mutex::default(),
             unfinished: Mutex::default(),
             refused: Mutex::default(),
+            unseen_move: AtomicU64::new(0),
             next_handle: AtomicU64::new(1),
             budget: Budget::default(),
             triggers: trigger,

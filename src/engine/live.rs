@@ -226,7 +226,7 @@ impl Host {
             Message::Same { request } => {
                 let _ = self.fetch.fillings.send(Filling::Same { request });
             }
-            Message::HoldsAll => self.peer_holds_less(false),
+            Message::HoldsAll => self.peer_holds_all(),
             Message::Tell { file } => self.inbox.send(Inbound::Tell(file)),
             Message::Unknown { file } => self.settle(file),
             Message::Flush { request } => {

@@ -6,7 +6,7 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
-//! `node`, `holding`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
+//! `node`, `holding`, `kept`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -47,6 +47,7 @@
 mod apply;
 mod attrs;
 mod bases;
+mod before;
 mod bodies;
 mod channel;
 mod checkpoint;
@@ -62,6 +63,7 @@ mod hints;
 mod holding;
 mod host;
 mod inbound;
+mod kept;
 mod life;
 mod live;
 mod location;

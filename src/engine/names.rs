@@ -5,12 +5,15 @@
 //! other way round: it is on the disk before it is in the journal, and adopted where it is not.
 
 use super::attrs::attr_of;
+use super::before::as_acknowledged;
 use super::host::Host;
+use super::kept::Buried;
 use super::node::{Data, Handle, Held};
 use super::queues::Trigger;
 use super::relocate::{Heir, grave};
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
+use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use crate::model::name::{BadName, Name};
 use crate::model::record::Record;
@@ -35,6 +38,7 @@ impl Host {
             // A directory or link that was left alone stands there.
             return Err(Error::Exists);
         }
+        self.after_unseen_moves()?;
         let create = || self.backing.create(At::Name(name), mode & 0o7777);
         let file = create().or_else(|error| if self.makes_room(&error) { create() } else { Err(error) })?;
         if self.owner && (caller.uid, caller.gid) != (0, 0) {
@@ -52,6 +56,15 @@ impl Host {
         drop(share);
         let _ = self.triggers.send(Trigger::Fresh(id));
         Ok((id, ino, file))
+    }
+
+    /// A file that lies under no name moves in the journal alone. Before anything shows on the disk in its place that is
+    /// durable: else power loss would leave both under one name.
+    fn after_unseen_moves(&self) -> Result<()> {
+        match self.unseen_move.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            lsn => Ok(self.journal.sync(lsn)?),
+        }
     }
 
     /// A file that somebody put into the directory past the mount, found where it is looked for.
@@ -204,15 +217,19 @@ impl Host {
         let mut share = self.share.lock();
         let file = share.file(id).ok_or(Error::NotFound)?;
         let (partial, missing, told) = (file.partial, file.missing.clone(), !file.is_untold());
+        let known = as_acknowledged(file);
         if group.len() > 1 {
             self.commit(&mut share, Record::Bonded { files: group.clone() })?;
         }
-        self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
+        let lsn = self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
         drop(share);
+        if partial {
+            self.unseen_move.fetch_max(lsn, Ordering::Relaxed);
+        }
         data.orphan = Some(missing);
         match partial {
             true => self.backing.unlink_if_there(At::Partial(id))?,
-            false if told && self.bury(&name, id, None) => {}
+            false if told && self.bury(&name, id, None, known) => {}
             false => self.backing.unlink_if_there(At::Name(&name))?,
         }
         drop(data);
@@ -225,11 +242,11 @@ impl Host {
 
     /// Puts a file that was unlinked, or makes room for another, where recovery finds it, until the record of that is
     /// durable.
-    fn bury(&self, name: &Name, id: FileId, heir: Option<Heir>) -> bool {
-        let grave = grave(id, heir);
+    fn bury(&self, name: &Name, file: FileId, heir: Option<Heir>, known: ChunkSet) -> bool {
+        let grave = grave(file, heir);
         let buried = self.backing.rename(At::Name(name), At::Staging(&grave), RenameFlags::empty()).is_ok();
         if buried {
-            self.buried.lock().push(grave);
+            self.buried.lock().push(Buried { grave, file, known });
         }
         buried
     }
@@ -269,13 +286,20 @@ impl Host {
         let (a_partial, b_partial) = (lies(a), b.is_some_and(lies));
         let told = |id: FileId| share.file(id).is_some_and(|f| !f.is_untold());
         let replaced = b.filter(|b| !exchange && !b_partial && told(*b));
+        let known = replaced.and_then(|b| share.file(b)).map(as_acknowledged).unwrap_or_default();
         let mut moves = vec![(a, Some(to.clone()))];
         if let Some(b) = b {
             moves.push((b, exchange.then(|| from.clone())));
         }
         let unlinked = b.filter(|_| !exchange).and_then(|b| Some((b, share.file(b)?.missing.clone())));
-        self.commit(&mut share, Record::Moved { moves })?;
+        if !a_partial {
+            self.after_unseen_moves()?;
+        }
+        let lsn = self.commit(&mut share, Record::Moved { moves })?;
         drop(share);
+        if a_partial || b_partial {
+            self.unseen_move.fetch_max(lsn, Ordering::Relaxed);
+        }
         if let Some((b, missing)) = unlinked
             && let Some(at) = nodes.iter().position(|n| n.id == b)
         {
@@ -283,7 +307,7 @@ impl Host {
         }
         let (old, new) = (At::Name(&from), At::Name(&to));
         if let Some(b) = replaced {
-            self.bury(&to, b, Some(Heir::new(a, &from)));
+            self.bury(&to, b, Some(Heir::new(a, &from)), known);
         }
         match (a_partial, b.map(|_| b_partial)) {
             (false, Some(false)) if exchange => self.backing.rename(old, new, RenameFlags::EXCHANGE)?,

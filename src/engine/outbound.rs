@@ -71,6 +71,7 @@ impl Host {
         if acks.is_empty() {
             return;
         }
+        let thanked: Vec<FileId> = acks.iter().map(|ack| ack.file).collect();
         let mut share = self.share.lock();
         let mut gone: BTreeSet<FileId> = acks.iter().map(|ack| ack.file).collect();
         gone.retain(|id| share.file(*id).is_some());
@@ -78,10 +79,12 @@ impl Host {
             tracing::error!("an acknowledgement could not be journaled: {error}");
         }
         // What only this host had may go now.
-        self.holding.set_full(false);
+        self.holding.refuses_nothing();
         // A cut that failed does not bring back what is forgotten: the peer has followed the unlink since.
         gone.retain(|id| share.file(*id).is_none());
         self.unfinished.lock().pass_over(&gone);
+        drop(share);
+        self.drop_before(thanked.into_iter());
     }
 
     /// The peer could not complete a cut, because it was given up here: it is told anew.

@@ -213,6 +213,13 @@ impl Pending {
         changed: &ChunkSet,
         file: &Content,
     ) -> store::Result<bool> {
+        // What has yet to come nobody knows.
+        let mut absent = changed.clone();
+        absent.subtract(&self.brought(id, body));
+        self.same.get(&id).into_iter().for_each(|same| absent.subtract(same));
+        if !absent.is_empty() {
+            return Ok(false);
+        }
         let same = || -> io::Result<bool> {
             let size = file.len()?;
             let staged = self.content.get(&id).map(|c| (&c.file, &c.have));

@@ -146,6 +146,15 @@ impl Reconciler<'_> {
         Ok(())
     }
 
+    /// What was kept for the peer of files that changed: after power loss nobody knows whether it is as the journal says.
+    pub fn drop_before(&mut self) -> store::Result<()> {
+        let there: BTreeSet<FileId> = self.backing.list_before()?.into_iter().collect();
+        let lost = |id: &FileId| self.end == End::Lost || !there.contains(id);
+        let kept = self.share.files().filter(|(id, f)| !f.before.is_empty() && lost(id));
+        let kept: Vec<FileId> = kept.map(|(id, _)| id).collect();
+        kept.into_iter().try_for_each(|file| self.commit(Record::DroppedBefore { file }))
+    }
+
     /// Brings directory and share into line.
     pub fn line_up(&mut self) -> Result<LinedUp, Error> {
         let listing = self.backing.list()?;

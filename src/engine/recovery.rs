@@ -124,6 +124,11 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     work.restore_kept()?;
     work.rewrite(&replayed.undurable)?;
     let lined_up = work.line_up()?;
+    work.drop_before()?;
+    if options.cache_size.is_none() && work.share.header().may_evict {
+        // The peer may hold less from here on.
+        work.commit(Record::MayEvict { may: false })?;
+    }
     let midway = work.midway;
     Ok(Recovered {
         backing,

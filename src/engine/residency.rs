@@ -4,12 +4,14 @@
 use super::error::ResidencyError;
 use super::host::Host;
 use super::node::{Handle, Node};
+use super::queues::Sweep;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk;
 use crate::model::conflict::is_conflict_copy;
 use crate::model::file::File;
 use crate::model::ids::FileId;
+use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::model::name::Name;
 use crate::model::record::Record;
@@ -58,6 +60,11 @@ impl Residency {
     }
 }
 
+/// Bytes of all files that are pinned, but for `file`.
+fn pinned(share: &Share, file: FileId) -> u64 {
+    share.files().filter(|(id, f)| f.pinned && *id != file).map(|(_, f)| f.size).sum()
+}
+
 impl Host {
     fn named(&self, name: &str) -> std::result::Result<FileId, ResidencyError> {
         let known = Name::new(name.as_bytes()).ok().and_then(|name| self.share.lock().named(&name));
@@ -94,7 +101,7 @@ impl Host {
             let Some(f) = share.file(file).filter(|f| f.pinned != pinned) else { return Ok(()) };
             let (size, missing) = (f.size, f.missing.len());
             if let Some(limit) = self.holding.cache(|cache| cache.limit()).filter(|_| pinned) {
-                let pins: u64 = share.files().filter(|(_, f)| f.pinned).map(|(_, f)| f.size).sum();
+                let pins = self::pinned(&share, file);
                 if pins + size > limit {
                     return Err(ResidencyError::TooLarge { size, pins, limit });
                 }
@@ -103,10 +110,11 @@ impl Host {
             missing
         };
         self.journal.sync(self.journal.end())?;
-        if pinned {
-            self.fetch.enqueue(file, missing);
-            self.pump();
+        match pinned {
+            true => self.fetch.enqueue(file, missing),
+            false => self.more_may_go(),
         }
+        self.pump();
         Ok(())
     }
 
@@ -116,14 +124,16 @@ impl Host {
     /// There is no such file, it does not fit into the cache, or the peer is not there.
     pub fn fetch(&self, name: &str) -> std::result::Result<(), ResidencyError> {
         let id = self.named(name)?;
-        let Some((size, missing)) = self.share.lock().file(id).map(|f| (f.size, f.missing.len())) else {
-            return Ok(());
+        let (size, missing, pins) = {
+            let share = self.share.lock();
+            let Some(f) = share.file(id).filter(|f| !f.is_whole()) else { return Ok(()) };
+            (f.size, f.missing.len(), pinned(&share, id))
         };
-        if missing == 0 {
-            return Ok(());
+        if let Some(limit) = self.holding.cache(|cache| cache.limit()).filter(|limit| size + pins > *limit) {
+            return Err(ResidencyError::TooLarge { size, pins, limit });
         }
-        if let Some(limit) = self.holding.cache(|cache| cache.limit()).filter(|limit| size > *limit) {
-            return Err(ResidencyError::TooLarge { size, pins: 0, limit });
+        if self.holding.refuses(missing * CHUNK) {
+            return Err(ResidencyError::Full);
         }
         if !self.fetch.is_up() {
             return Err(ResidencyError::NotConnected);
@@ -154,7 +164,7 @@ impl Host {
         }
         let going = {
             let share = self.share.lock();
-            if share.header().peer_holds_less {
+            if !share.header().may_evict {
                 return Err(ResidencyError::PeerHoldsLess);
             }
             let Some(f) = share.file(id) else { return Ok(0) };
@@ -203,6 +213,30 @@ impl Host {
         }
     }
 
+    /// The peer holds all that it ever acknowledged, and knows what this host does.
+    pub(super) fn peer_holds_all(&self) {
+        self.peer_holds_less(false);
+        if !self.holding.is_cache() {
+            return;
+        }
+        let mut share = self.share.lock();
+        if !share.header().may_evict
+            && let Err(error) = self.commit(&mut share, Record::MayEvict { may: true })
+        {
+            tracing::error!("that the peer holds everything could not be journaled: {error}");
+        }
+        drop(share);
+        self.more_may_go();
+    }
+
+    /// What could not go before may go now.
+    pub(super) fn more_may_go(&self) {
+        if self.holding.is_cache() {
+            self.holding.refuses_nothing();
+            self.holding.sweep(Sweep::Room(0));
+        }
+    }
+
     /// Says so, once in a session, as soon as everything that this host has acknowledged is here.
     pub(super) fn tell_holds_all(&self) {
         let holds_all = {
@@ -213,7 +247,11 @@ impl Host {
             && self.outbound.lock().session().is_some()
             && !self.holding.told_all.swap(true, Ordering::Relaxed)
         {
-            self.tell(Message::HoldsAll);
+            // What this host knows of the peer must not go with the power: it would let go of what nobody else has.
+            match self.journal.sync(self.journal.end()) {
+                Ok(()) => self.tell(Message::HoldsAll),
+                Err(error) => tracing::error!("the peer can't be told that everything is here: {error}"),
+            }
         }
     }
 
@@ -221,7 +259,7 @@ impl Host {
     pub(super) fn leave_in_cache(&self, open: &Handle) {
         let id = open.node.id;
         self.holding.lets_go(id);
-        self.holding.set_full(false);
+        self.holding.refuses_nothing();
         let held = self.share.lock().file(id).map(File::held).unwrap_or_default();
         held.iter().for_each(|range| self.holding.used(id, range));
         self.measure(&open.node, &open.file);

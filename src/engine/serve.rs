@@ -155,6 +155,12 @@ impl Host {
                 }
             }
         }
+        let since = {
+            let share = self.share.lock();
+            let knows = |f: &&File| !f.unsettled && f.body.includes(&request.version);
+            share.file(request.file).filter(knows).map(|_| share.ours_in(&request.version))
+        };
+        pieces.extend(since.into_iter().flat_map(|since| self.pieces_before(request.file, &left, since)));
         pieces.sort_by_key(|p| p.first);
         (!pieces.is_empty()).then_some(pieces)
     }

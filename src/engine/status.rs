@@ -38,6 +38,16 @@ pub struct Status {
     pub sent_bytes: u64,
     pub received_bytes: u64,
     pub cache: Cache,
+    /// What the peer acknowledged and does not hold, as it was before it changed here.
+    pub kept_for_peer: Kept,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// How often since the mount there was no room for something.
+    pub given_up: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -66,7 +76,9 @@ pub struct Cache {
     pub used: u64,
     /// Bytes of pinned files.
     pub pinned: u64,
-    /// What the peer acknowledged it may not hold: until it does, nothing goes from here.
+    /// The peer has said that it holds everything: until then nothing goes from here.
+    pub may_evict: bool,
+    /// What the peer acknowledged it may not hold.
     pub peer_holds_less: bool,
 }
 
@@ -122,7 +134,12 @@ impl Host {
                     .cache(|cache| cache.used())
                     .unwrap_or(bytes.saturating_sub(missing * CHUNK)),
                 pinned,
+                may_evict: share.header().may_evict,
                 peer_holds_less: share.header().peer_holds_less,
+            },
+            kept_for_peer: Kept {
+                bytes: self.before.bytes(),
+                given_up: self.before.given_up.load(Ordering::Relaxed),
             },
         }
     }

@@ -5,6 +5,7 @@
 //! a hole stays.
 
 use super::host::Host;
+use super::location::location;
 use super::node::{Held, Locked};
 use super::queues::{self, Sweep, Turn};
 use super::worker::Worker;
@@ -57,36 +58,51 @@ impl Host {
     /// Makes room for `more` bytes and some beyond; false where that can't be.
     pub(super) fn make_room(&self, more: u64) -> bool {
         let _sweeping = self.holding.sweeping.lock();
+        let slack = self.holding.cache(|cache| cache.slack()).unwrap_or(0);
         loop {
-            let excess = self.holding.excess(&self.backing, more);
-            let slack = self.holding.cache(|cache| cache.slack()).unwrap_or(0);
-            let over = self.holding.excess(&self.backing, more + slack);
+            let over = self.holding.excess(&self.backing, more.saturating_add(slack));
             if over == 0 {
-                self.holding.set_full(false);
-                return true;
+                break;
             }
-            let going = self.least_used(over);
-            let gone = if going.is_empty() { Ok(0) } else { self.evict(going) };
-            match gone {
-                Ok(bytes) if bytes > 0 => {}
-                Ok(_) => {
-                    self.holding.set_full(excess > 0);
-                    return excess == 0;
-                }
+            let mut going = self.least_used(over);
+            if going.is_empty() {
+                self.recount();
+                going = self.least_used(over);
+            }
+            match if going.is_empty() { Ok(0) } else { self.evict(going) } {
+                Ok(0) => break,
+                Ok(_) => {}
                 Err(error) => {
                     tracing::error!("the cache can't be made smaller: {error}");
-                    self.holding.set_full(excess > 0);
-                    return excess == 0;
+                    break;
                 }
             }
         }
+        let made = self.holding.excess(&self.backing, more) == 0;
+        self.holding.swept(more, made);
+        made
+    }
+
+    /// Files that came past the cache are counted, too, as used before all others.
+    fn recount(&self) {
+        let share = self.share.lock();
+        self.holding.cache(|cache| {
+            let mut files: Vec<(FileId, &File)> = share.files().filter(|(_, f)| f.name.is_some()).collect();
+            files.sort_unstable_by_key(|(id, _)| *id);
+            for (id, file) in files {
+                let stat = location(id, file).and_then(|at| self.backing.stat(at).ok());
+                cache.weigh(id, stat.map_or(0, |stat| stat.blocks * 512));
+                file.held().iter().for_each(|range| cache.admit(id, range));
+            }
+            cache.forget_all_but(|id| share.file(id).is_some_and(|f| f.name.is_some()));
+        });
     }
 
     /// What was used longest ago and may go, about so many bytes of it.
     fn least_used(&self, bytes: u64) -> BTreeMap<FileId, ChunkSet> {
         let share = self.share.lock();
         let (mut going, mut sum, mut stale) = (BTreeMap::<FileId, ChunkSet>::new(), 0, Vec::new());
-        if share.header().peer_holds_less && !planted(Bug::EvictUnheld) {
+        if !share.header().may_evict && !planted(Bug::EvictUnheld) {
             return going;
         }
         self.holding.cache(|cache| {

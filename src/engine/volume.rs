@@ -95,7 +95,7 @@ impl Host {
                 return;
             };
             let end = (offset + u64::from(size)).min(file.size);
-            let ahead = open.ahead.lock().read(&(offset.min(end)..end));
+            let ahead = open.ahead.lock().read(&(offset.min(end)..end), self.holding.ahead());
             let chunks = chunk::touched(ahead.start, ahead.end.min(file.size).saturating_sub(ahead.start));
             if chunks.is_empty() || !file.missing.overlaps(&chunks) {
                 return;

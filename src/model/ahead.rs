@@ -1,9 +1,9 @@
 //! How far ahead of a reader content is asked for: not at all while it reads here and there, further and further while it reads
 //! on where it stopped.
 //!
-//! Invariant: what is asked for ahead of one reader is at most [`AHEAD_BYTES`] behind where it reads.
+//! Invariant: what is asked for ahead of one reader is at most so many bytes behind where it reads as may be.
 
-use super::limits::{AHEAD_BYTES, GROUP_BYTES};
+use super::limits::GROUP_BYTES;
 use std::ops::Range;
 
 /// One reader of one file.
@@ -15,28 +15,37 @@ pub struct Ahead {
     window: u64,
     /// Up to where that was done.
     asked: u64,
+    /// Where it began to read on.
+    begun: u64,
 }
+
+/// Who has read on for so many bytes is taken to go on: less is a piece that somebody wanted.
+const RUN: u64 = 1 << 20;
 
 /// The kernel reads ahead by itself, with several requests at a time that overtake one another: so much later or earlier
 /// than expected still counts as going on.
 const SLIP: u64 = 1 << 20;
 
 impl Ahead {
-    /// It reads `bytes` now; returns what is to be asked for beside, in bytes. Costs nothing where the reader jumps.
-    pub fn read(&mut self, bytes: &Range<u64>) -> Range<u64> {
+    /// It reads `bytes` now; returns what is to be asked for beside, in bytes, `most` at a time. Costs nothing where the
+    /// reader jumps.
+    pub fn read(&mut self, bytes: &Range<u64>, most: u64) -> Range<u64> {
         let goes_on = bytes.start <= self.next + SLIP && bytes.end + SLIP >= self.next && self.next > 0;
         if !goes_on {
-            // A reader that begins at the beginning is taken to go on; of one that jumps nobody knows.
-            (self.next, self.window, self.asked) = (bytes.end, 0, bytes.end);
+            // Whether it goes on from there its next read tells.
+            (self.next, self.window, self.asked, self.begun) = (bytes.end, 0, bytes.end, bytes.start);
             return bytes.end..bytes.end;
         }
         let advanced = bytes.end > self.next;
         self.next = self.next.max(bytes.end);
+        if self.next - self.begun < RUN {
+            return bytes.end..bytes.end;
+        }
         // Half of the window is under way before more is asked for: so requests are large, and few.
         if !advanced || self.asked >= self.next + self.window / 2 && self.window > 0 {
             return bytes.end..bytes.end;
         }
-        self.window = (self.window * 2).clamp(GROUP_BYTES, AHEAD_BYTES);
+        self.window = (self.window * 2).clamp(GROUP_BYTES.min(most), most);
         let from = self.asked.max(self.next);
         self.asked = self.next + self.window;
         from..self.asked
@@ -45,6 +54,7 @@ impl Ahead {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::AHEAD_BYTES;
     use super::*;
 
     #[test]
@@ -52,7 +62,18 @@ mod tests {
         let mut ahead = Ahead::default();
         for n in [7u64, 3, 900, 12, 500_000, 4] {
             let at = n * 10_000_000;
-            assert!(ahead.read(&(at..at + 4_096)).is_empty());
+            assert!(ahead.read(&(at..at + 4_096), AHEAD_BYTES).is_empty());
+        }
+    }
+
+    #[test]
+    fn who_reads_one_piece_gets_no_more() {
+        let mut ahead = Ahead::default();
+        for piece in [70u64, 3, 500] {
+            for n in 0..4 {
+                let at = piece * 10_000_000 + n * 131_072;
+                assert!(ahead.read(&(at..at + 131_072), AHEAD_BYTES).is_empty());
+            }
         }
     }
 
@@ -61,7 +82,7 @@ mod tests {
         let (mut ahead, mut upto, mut gaps) = (Ahead::default(), 0, 0);
         for n in 0..2_000u64 {
             let bytes = n * 131_072..(n + 1) * 131_072;
-            let more = ahead.read(&bytes);
+            let more = ahead.read(&bytes, AHEAD_BYTES);
             assert!(more.end <= bytes.end + AHEAD_BYTES);
             if !more.is_empty() {
                 assert!(more.start >= upto, "nothing is asked for twice");
@@ -76,10 +97,10 @@ mod tests {
     fn requests_that_overtake_one_another_still_go_on() {
         let mut ahead = Ahead::default();
         let mut most = 0;
-        for n in [0u64, 2, 1, 3, 5, 4, 6, 8, 7, 9] {
-            let more = ahead.read(&(n * 131_072..(n + 1) * 131_072));
+        for n in [0u64, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10] {
+            let more = ahead.read(&(n * 131_072..(n + 1) * 131_072), AHEAD_BYTES);
             most = most.max(more.end);
         }
-        assert!(most > 10 * 131_072);
+        assert!(most > 12 * 131_072);
     }
 }

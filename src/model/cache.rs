@@ -3,8 +3,7 @@
 //! Chunk groups over all files stand in one order, the least recently used first. How much room each file takes is what the
 //! disk says of it: chunks and blocks have different borders, and holes cost nothing.
 //!
-//! Invariants: `used` is the sum of `weights`; a group that is held is in the order, or counts as used before all that
-//! are; the order may name groups that are held no more.
+//! Invariant: `used` is the sum of `weights`. The order may name groups that are held no more, and lack some that are.
 
 use super::chunk;
 use super::ids::FileId;
@@ -54,6 +53,22 @@ impl Cache {
         for group in groups(chunks) {
             self.order.put((file, group), ());
         }
+    }
+
+    /// `chunks` of a file are held, and were used longer ago than all that is in the order, unless they are in it.
+    pub fn admit(&mut self, file: FileId, chunks: &Range<u64>) {
+        for group in groups(chunks) {
+            if !self.order.contains(&(file, group)) {
+                self.order.put((file, group), ());
+                self.order.demote(&(file, group));
+            }
+        }
+    }
+
+    /// Files that are not `known` take no room.
+    pub fn forget_all_but(&mut self, known: impl Fn(FileId) -> bool) {
+        self.weights.retain(|id, _| known(*id));
+        self.used = self.weights.values().sum();
     }
 
     /// A group was used after all that were said to be before.

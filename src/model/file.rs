@@ -59,6 +59,9 @@ pub struct File {
 
     /// All of it is to be held here, whatever the host is to hold.
     pub pinned: bool,
+    /// Chunks that are kept as they were in `base`, for the peer does not hold all of that: each with the number of the
+    /// first cut that can include what became of it.
+    pub before: Dirty,
 
     /// Files that share a bond move together.
     pub bond: Option<u64>,
@@ -205,6 +208,14 @@ impl File {
         !self.dirty.is_empty() || self.shed > 0 || self.size != self.base_size
     }
 
+    /// `chunks` are kept as they were before a change at `tag`.
+    pub(super) fn kept_before(&mut self, chunks: &ChunkSet, tag: Seq) {
+        let new: ChunkSet = chunks.iter().flat_map(|range| self.before.unchanged_since(0, &range)).collect();
+        for range in new.iter() {
+            self.before.mark(range, tag);
+        }
+    }
+
     /// Rewritten with the bytes that it had; with `attrs`, its attributes were set.
     pub(super) fn touched(&mut self, tag: Seq, attrs: bool) {
         self.body_tag = tag;
@@ -221,6 +232,7 @@ impl File {
 
     /// The peer has the file as it stands.
     pub(super) fn settle(&mut self) {
+        self.before = Dirty::default();
         self.body_tag = 0;
         self.shed = 0;
         self.base = self.body.clone();
@@ -282,7 +294,7 @@ impl File {
     pub(super) fn lose(&mut self) {
         self.missing = ChunkSet::of(0..chunk::count(self.size));
         self.scraps = ChunkSet::new();
-        self.dirty = Dirty::default();
+        (self.dirty, self.before) = (Dirty::default(), Dirty::default());
         self.body_tag = 0;
         self.partial = true;
     }
@@ -313,7 +325,7 @@ impl File {
             beyond.subtract(&self.missing);
             ours.extend(&beyond);
         }
-        self.dirty = Dirty::default();
+        (self.dirty, self.before) = (Dirty::default(), Dirty::default());
         ours.iter().for_each(|range| self.dirty.mark(range, tag));
         self.body_tag = tag;
         (self.base, self.base_size) = (theirs.clone(), size);
@@ -367,6 +379,7 @@ impl File {
     /// The peer has made durable what our cut `seq` told of the body, which included our cuts up to `acked`.
     pub(super) fn thank_body(&mut self, seq: Seq, acked: Seq) {
         self.dirty.thank(seq);
+        self.before.thank(seq);
         self.body_acked = self.body_acked.max(acked);
         if self.body_tag <= seq {
             self.settle();

@@ -306,6 +306,9 @@ fn judge_body(
     let mut stays = body.lacks.clone();
     stays.subtract(&ours.missing);
     stays.remove(chunk::count(ours.size)..u64::MAX);
+    // Unless it was changed here, and what it was before is kept.
+    let told = share.ours_in(&body.version);
+    ours.before.since(told).for_each(|range| stays.remove(range));
     if let BodyVerdict::Take(chunks)
     | BodyVerdict::Agree(chunks)
     | BodyVerdict::Yield { changed: chunks, .. } = &mut verdict

@@ -38,7 +38,8 @@ pub enum Message {
     Dropped {
         seq: Seq,
     },
-    /// These cuts are decided here, and these versions durable, content included.
+    /// These cuts are decided here, and these versions durable, content included. Who keeps a cache only holds what it uses; that it
+    /// knows of the versions is all it says.
     Thanks {
         cuts: Vec<Seq>,
         acks: Vec<Ack>,
@@ -141,7 +142,8 @@ pub enum Message {
         recipes: Vec<Recipe>,
         sha256: [u8; 32],
     },
-    /// Everything that the sender has acknowledged it holds.
+    /// Everything that the sender has acknowledged it holds, and it goes on so: if the receiver keeps a cache only, that is noted
+    /// durably.
     HoldsAll,
     /// Of a verification, whose number `nonce` its asker has chosen.
     Verify {

@@ -77,6 +77,12 @@ pub enum Record {
     Evicted { file: FileId, chunks: ChunkSet },
     /// Whether all of the file is to be held here, whatever the host is to hold.
     Pinned { file: FileId, pinned: bool },
+    /// These chunks are kept in `.syncfs/before` as the peer knows them.
+    KeptBefore { file: FileId, chunks: ChunkSet },
+    /// Nothing of the file is kept there any more.
+    DroppedBefore { file: FileId },
+    /// Whether the peer knows that this host keeps a cache only, and holds everything.
+    MayEvict { may: bool },
     /// Whether the peer may have acknowledged what it does not hold.
     PeerHoldsLess { less: bool },
     /// Against the peer's file of the same name this one counts as last modified then, ns since 1970.

@@ -121,7 +121,9 @@ bugs! {
     EvictDirty,
     /// A hole is punched before it is durable that nothing is there.
     PunchUnrecorded,
-    /// A host keeps a cache only, though the peer does not hold everything yet.
+    /// What the peer knows and does not hold is not kept when it changes here.
+    ForgetBefore,
+    /// Content goes from a cache before the peer has said that it holds everything.
     EvictUnheld,
 }
 

@@ -52,6 +52,8 @@ pub struct Header {
     pub past: Vec<WriterId>,
     /// The peer may have acknowledged what it does not hold: it keeps a cache only, or did, and has not all of it yet.
     pub peer_holds_less: bool,
+    /// The peer knows that this host keeps a cache only, and holds everything: what it has may go from here.
+    pub may_evict: bool,
 }
 
 impl Share {
@@ -68,6 +70,7 @@ impl Share {
             heard: None,
             past: Vec::new(),
             peer_holds_less: false,
+            may_evict: false,
         };
         Share::restore(header, [])
     }
@@ -281,7 +284,10 @@ impl Share {
             Record::Evicted { file, chunks } => {
                 self.change(*file, |f| f.missing.extend(chunks));
             }
+            Record::KeptBefore { file, chunks } => self.change(*file, |f| f.kept_before(chunks, tag)),
+            Record::DroppedBefore { file } => self.change(*file, |f| f.before = Default::default()),
             Record::Pinned { file, pinned } => self.change(*file, |f| f.pinned = *pinned),
+            Record::MayEvict { may } => self.header.may_evict = *may,
             Record::PeerHoldsLess { less } => self.header.peer_holds_less = *less,
             Record::Durable { .. } | Record::Synced { .. } => {}
             Record::Lies { file, disk } => self.change(*file, |f| f.disk = *disk),
@@ -669,6 +675,7 @@ fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     file.partial = body.partial;
     for range in body.changed.iter() {
         file.dirty.clear(range.clone());
+        file.before.clear(range.clone());
         file.hold(&range);
     }
     file.set_size(body.size);

@@ -26,6 +26,8 @@ pub enum At<'a> {
     Staging(&'a str),
     /// Kept for a while though the peer did away with it: `.syncfs/trash/<name>`.
     Trash(&'a Name),
+    /// As the peer knows it, though it is changed or gone here: `.syncfs/before/<FileId>`.
+    Before(FileId),
 }
 
 /// Identity of content: differs where somebody edited or replaced a file behind our back.
@@ -60,7 +62,7 @@ pub struct Backing {
 }
 
 /// The directories that content lies in.
-const DIRS: [Dir; 4] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash];
+const DIRS: [Dir; 5] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash, Dir::Before];
 
 /// In [`Dir::State`]: deletes of the peer wait for somebody.
 const PAUSED: &[u8] = b"paused";
@@ -118,7 +120,16 @@ impl Backing {
 
     /// The files in `partial/`, in no order; names that are no FileId are passed over.
     pub fn list_partial(&self) -> Result<Vec<FileId>> {
-        let names = self.disk.list(Dir::Partial).map_err(Error::io("cannot list .syncfs/partial"))?;
+        self.list_ids(Dir::Partial, "cannot list .syncfs/partial")
+    }
+
+    /// As [`Backing::list_partial`], of `before/`.
+    pub fn list_before(&self) -> Result<Vec<FileId>> {
+        self.list_ids(Dir::Before, "cannot list .syncfs/before")
+    }
+
+    fn list_ids(&self, dir: Dir, fail: &str) -> Result<Vec<FileId>> {
+        let names = self.disk.list(dir).map_err(Error::io(fail))?;
         let id = |(name, _): (Vec<u8>, Kind)| {
             let id = std::str::from_utf8(&name).ok()?.parse::<FileId>().ok()?;
             (id.to_string().as_bytes() == name).then_some(id)
@@ -332,6 +343,7 @@ fn resolve(at: At<'_>) -> io::Result<(Dir, Cow<'_, [u8]>)> {
         At::Staging(name) if name.contains('/') => Err(io::ErrorKind::InvalidInput.into()),
         At::Staging(name) => Ok((Dir::Staging, Cow::Borrowed(name.as_bytes()))),
         At::Trash(name) => Ok((Dir::Trash, Cow::Borrowed(name.as_bytes()))),
+        At::Before(id) => Ok((Dir::Before, Cow::Owned(id.to_string().into_bytes()))),
     }
 }
 
@@ -342,6 +354,7 @@ impl std::fmt::Display for At<'_> {
             At::Partial(id) => write!(f, "{STATE_DIR}/partial/{id}"),
             At::Staging(name) => write!(f, "{STATE_DIR}/staging/{name}"),
             At::Trash(name) => write!(f, "{STATE_DIR}/trash/{name}"),
+            At::Before(id) => write!(f, "{STATE_DIR}/before/{id}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the store needs of a disk, so that tests can put one under it that tears.
 //!
-//! A disk is six flat directories of regular files. Contract: a change is seen by every later call at
+//! A disk is seven flat directories of regular files. Contract: a change is seen by every later call at
 //! once and survives the death of the process. It survives power loss only after a sync: content, size and
 //! attributes after one of their file, a name after one of its directory; until then any part of it may be
 //! missing, in any order.
@@ -24,6 +24,8 @@ pub enum Dir {
     Staging,
     /// `.syncfs/trash`
     Trash,
+    /// `.syncfs/before`
+    Before,
 }
 
 /// What a name stands for.

@@ -32,6 +32,7 @@ pub struct RealDisk {
     partial: OwnedFd,
     staging: OwnedFd,
     trash: OwnedFd,
+    before: OwnedFd,
     /// Held for its flock.
     _lock: std::fs::File,
 }
@@ -55,12 +56,12 @@ impl RealDisk {
         let below =
             |name: &str| subdirectory(state.as_fd(), name, device, &format!("{at}/{STATE_DIR}/{name}"));
         let (journal, partial) = (below("journal")?, below("partial")?);
-        let (staging, trash) = (below("staging")?, below("trash")?);
+        let (staging, trash, before) = (below("staging")?, below("trash")?, below("before")?);
         // What was just made must outlive power loss before anything is promised in it.
         rustix::fs::fsync(&state)
             .and_then(|()| rustix::fs::fsync(&root))
             .map_err(Error::io(format!("cannot sync the state directory {at}/{STATE_DIR}")))?;
-        Ok(RealDisk { root, state, journal, partial, staging, trash, _lock: lock })
+        Ok(RealDisk { root, state, journal, partial, staging, trash, before, _lock: lock })
     }
 
     /// `.syncfs`.
@@ -76,6 +77,7 @@ impl RealDisk {
             Dir::Partial => self.partial.as_fd(),
             Dir::Staging => self.staging.as_fd(),
             Dir::Trash => self.trash.as_fd(),
+            Dir::Before => self.before.as_fd(),
         }
     }
 }

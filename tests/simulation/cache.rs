@@ -5,10 +5,11 @@
 use crate::simulated::calls::{self, process, read_later};
 use crate::simulated::hosts::Rest;
 use crate::simulated::side::{Fate, Side};
-use crate::story::{A, B, INLINE, Story, story_between, text};
+use crate::story::{A, B, CONFLICT, INLINE, Story, story_between, text};
 use syncfs::fs::error::Error;
 use syncfs::fs::volume::{SetAttr, Volume};
 use syncfs::model::message::Message;
+use syncfs::store::Dir;
 use tokio::task::JoinHandle;
 
 const LIMIT: u64 = 64 << 10;
@@ -245,7 +246,14 @@ fn nothing_goes_from_a_new_cache_before_the_peer_that_kept_one_holds_everything(
         story.hosts.sides[B].cache = None;
         assert!(story.hosts.start(A));
         story.host(A).lookup(b"big").unwrap();
-        assert!(story.host(A).free("big").unwrap_err().to_string().contains("does not hold everything"));
+        assert!(
+            story
+                .host(A)
+                .free("big")
+                .unwrap_err()
+                .to_string()
+                .contains("has not said yet that it holds everything")
+        );
         story.work(A);
         assert_eq!((held(story, A, "big"), held(story, A, "more")), (60_000, 60_000));
         assert!(story.hosts.start(B));
@@ -253,9 +261,33 @@ fn nothing_goes_from_a_new_cache_before_the_peer_that_kept_one_holds_everything(
         assert!(files["big"] == bytes && files["more"] == more);
         assert_eq!(held(story, B, "big"), 60_000);
         // Now B has all of it, and A makes room.
-        assert!(story.host(A).free("more").unwrap() > 0);
+        assert!(held(story, A, "big") + held(story, A, "more") <= LIMIT);
+        story.host(A).free("more").unwrap();
         assert_eq!(held(story, A, "more"), 0);
         assert!(read_all(story, A, "more") == more);
+    });
+}
+
+#[test]
+fn two_hosts_that_both_become_caches_let_go_of_nothing() {
+    story(0, |story| {
+        for side in [A, B] {
+            story.hosts.hang_up(side);
+            story.hosts.sides[side].close();
+            story.hosts.sides[side].cache = None;
+            assert!(story.hosts.start(side));
+        }
+        let bytes = make(story, A, "big", 90_000);
+        story.level();
+        for side in [A, B] {
+            story.hosts.hang_up(side);
+            story.hosts.sides[side].close();
+            story.hosts.sides[side].cache = Some(LIMIT);
+            assert!(story.hosts.start(side));
+            // They refuse each other, as long as that is so.
+            story.work(side);
+            assert!(story.read(side, "big") == bytes);
+        }
     });
 }
 
@@ -287,6 +319,120 @@ fn a_hole_is_known_before_it_is_there_wherever_the_daemon_dies() {
             }
         }
     }
+}
+
+/// A file of 20 chunks that B holds two of, and is cut off from A while both do something; then they meet again.
+fn apart(rest: bool, tell: impl Fn(&mut Story, &[u8]) -> Vec<(&'static str, Vec<u8>)>) {
+    for b_is_later in [false, true] {
+        story(0, |story| {
+            let old = make(story, A, "doc", 20_000);
+            story.level();
+            let host = story.host(B);
+            let handle = calls::open(host, process(1), "doc").unwrap();
+            let syncfs::fs::volume::Answer::Later(part) = host.read(handle, 3_000, 2_000) else {
+                panic!("it is here")
+            };
+            let task = story.hosts.handle().spawn(part);
+            story.level();
+            story.hosts.handle().block_on(task).unwrap().unwrap();
+            calls::close(story.host(B), handle);
+            story.cut_link();
+            story.hosts.set_clock(usize::from(b_is_later), 3_600);
+            let expected = tell(story, &old);
+            if rest {
+                story.work(A);
+                story.crash(A, Fate::Killed);
+            }
+            story.level();
+            let names = story.names(B);
+            let mut found: Vec<(String, Vec<u8>)> =
+                names.iter().map(|name| (name.clone(), read_all(story, B, name))).collect();
+            for (name, bytes) in expected {
+                let is = |f: &(String, Vec<u8>)| f.0.split(CONFLICT).next() == Some(name) && f.1 == bytes;
+                let at = found.iter().position(is);
+                assert!(
+                    at.is_some(),
+                    "{name} is not there as it should be, of {names:?}, later: {b_is_later}"
+                );
+                found.remove(at.unwrap());
+            }
+            let left: Vec<&String> = found.iter().map(|f| &f.0).collect();
+            assert!(left.is_empty(), "{left:?}");
+        });
+    }
+}
+
+fn edited(old: &[u8], at: usize, letter: u8, len: usize) -> Vec<u8> {
+    let mut new = old.to_vec();
+    new.resize(old.len().max(at + len), 0);
+    new[at..at + len].fill(letter);
+    new
+}
+
+#[test]
+fn a_file_held_in_part_that_both_changed_apart_is_whole_in_both_versions() {
+    for rest in [false, true] {
+        apart(rest, |story, old| {
+            story.write(A, "doc", 500, &text(8_000, b'a'));
+            story.write(A, "doc", 1_000, &text(500, b'A'));
+            story.write(B, "doc", 10_200, &text(1_000, b'b'));
+            let ours = edited(&edited(old, 500, b'a', 8_000), 1_000, b'A', 500);
+            vec![("doc", ours), ("doc", edited(old, 10_200, b'b', 1_000))]
+        });
+    }
+}
+
+#[test]
+fn a_file_held_in_part_that_is_edited_here_and_truncated_there_is_whole_in_both_versions() {
+    apart(true, |story, old| {
+        let ino = story.host(A).lookup(b"doc").unwrap().ino;
+        let cut = SetAttr { size: Some(0), ..SetAttr::default() };
+        story.host(A).setattr(process(1), ino, None, cut).unwrap();
+        story.write(A, "doc", 0, &text(700, b'a'));
+        story.write(B, "doc", 20_000, &text(1_500, b'b'));
+        vec![("doc", text(700, b'a')), ("doc", edited(old, 20_000, b'b', 1_500))]
+    });
+}
+
+#[test]
+fn a_file_held_in_part_that_is_edited_here_and_unlinked_there_stays_whole() {
+    apart(false, |story, old| {
+        story.write(A, "doc", 2_500, &text(100, b'a'));
+        story.host(A).unlink(b"doc").unwrap();
+        story.work(A);
+        story.write(B, "doc", 15_500, &text(100, b'b'));
+        vec![("doc", edited(old, 15_500, b'b', 100))]
+    });
+}
+
+#[test]
+fn a_file_held_in_part_that_is_edited_here_and_replaced_there_is_whole_in_both_versions() {
+    apart(false, |story, old| {
+        story.write(A, "new", 0, &text(900, b'a'));
+        story.host(A).rename(b"new", b"doc", 0).unwrap();
+        story.work(A);
+        story.write(B, "doc", 15_500, &text(100, b'b'));
+        vec![("doc", text(900, b'a')), ("doc", edited(old, 15_500, b'b', 100))]
+    });
+}
+
+#[test]
+fn what_was_kept_for_the_peer_goes_when_it_knows_what_came_after() {
+    story(0, |story| {
+        make(story, A, "doc", 20_000);
+        make(story, A, "gone", 20_000);
+        story.level();
+        story.cut_link();
+        story.write(A, "doc", 0, &text(5_000, b'a'));
+        story.host(A).unlink(b"gone").unwrap();
+        story.work(A);
+        assert_eq!(story.host(A).status().kept_for_peer.bytes, 25_000);
+        story.crash(A, Fate::Killed);
+        assert_eq!(story.host(A).status().kept_for_peer.bytes, 25_000);
+        story.level();
+        assert_eq!(story.host(A).status().kept_for_peer.bytes, 0);
+        assert!(story.hosts.sides[A].disk.names(Dir::Before).is_empty());
+    });
 }
 
 #[test]

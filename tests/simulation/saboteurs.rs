@@ -87,6 +87,7 @@ const CAUGHT: &[(Bug, &str, Option<u32>)] = &[
         "cache::what_is_pinned_and_what_the_peer_does_not_have_stay_however_full_the_cache_is",
         None,
     ),
+    (Bug::ForgetBefore, "cache::a_file_held_in_part_that_both_changed_apart_is_whole_in_both_versions", None),
     (Bug::PunchUnrecorded, "cache::a_hole_is_known_before_it_is_there_wherever_the_daemon_dies", None),
     (
         Bug::EvictUnheld,

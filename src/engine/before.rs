@@ -1,0 +1,203 @@
+//! What the peer acknowledged last, as it was, where it does not hold all of that itself: chunks that are about to change
+//! here, and files that were unlinked. It may be changing the rest of them, and then both versions must be whole.
+//!
+//! Invariants: an image is written before the chunk changes, and recorded after that; it goes when the peer acknowledges a
+//! later version; that there is no room for one is no reason to refuse a change. After power loss there are none.
+
+use super::host::Host;
+use super::node::{Data, Node};
+use crate::model::chunk::{self, ChunkSet};
+use crate::model::cut::{BodyCut, Piece};
+use crate::model::file::File;
+use crate::model::ids::{FileId, Seq};
+use crate::model::limits::CHUNK;
+use crate::model::record::Record;
+use crate::model::sabotage::{Bug, planted};
+use crate::model::share::Share;
+use crate::store::{self, At, Content};
+use rustix::fs::RenameFlags;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bytes of a file that are copied before it is cut off; who truncates more does not wait for that.
+const TRUNCATED_BYTES: u64 = 64 << 20;
+
+/// What the peer lacks of its version `body` of a file, and can be had from what was kept here.
+pub(super) fn restorable(share: &Share, file: FileId, body: &BodyCut) -> ChunkSet {
+    let since = share.ours_in(&body.version);
+    share
+        .file(file)
+        .map(|f| f.before.since(since).flat_map(|r| body.lacks.within(&r)).collect())
+        .unwrap_or_default()
+}
+
+/// Of a file that is about to be unlinked, what is here as the peer knows it, or kept so.
+pub(super) fn as_acknowledged(file: &File) -> ChunkSet {
+    let all = 0..chunk::count(file.size.min(file.base_size));
+    let mut changed: ChunkSet = file.dirty.since(0).collect();
+    file.before.since(0).for_each(|range| changed.remove(range));
+    let mut known: ChunkSet = file.missing.gaps(&all).into_iter().collect();
+    known.subtract(&changed);
+    known
+}
+
+impl Host {
+    /// Keeps what of `chunks`, which are about to change, the peer may ask for as it is now.
+    pub(super) fn save_before(&self, node: &Node, data: &Data, file: &Content, chunks: &ChunkSet) {
+        let (old, size) = {
+            let share = self.share.lock();
+            if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
+                return;
+            }
+            let known = |f: &&File| !f.base.is_empty() && !f.unsettled;
+            let Some(f) = node.file(data, &share).filter(known) else { return };
+            let end = chunk::count(f.size.min(f.base_size));
+            let inside = chunks.iter().map(|r| r.start..r.end.min(end).max(r.start));
+            let clean = inside.flat_map(|r| f.dirty.unchanged_since(0, &r)).flat_map(|r| f.missing.gaps(&r));
+            let old: ChunkSet = clean.flat_map(|r| f.before.unchanged_since(0, &r)).collect();
+            (old, f.size)
+        };
+        if old.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_before(node.id, file, &old, size) {
+            self.before.given_up.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                "if the peer is changing {} as well, its version may not be whole: {error}",
+                node.id
+            );
+        }
+    }
+
+    /// As `save_before`, of a file that is cut off to `to` bytes.
+    pub(super) fn save_cut_off(&self, node: &Node, data: &Data, file: &Content, to: u64) {
+        let size = self.share.lock().file(node.id).map_or(0, |f| f.size);
+        if size > to.saturating_add(TRUNCATED_BYTES) {
+            let lessens = self.share.lock().header().peer_holds_less;
+            self.before.given_up.fetch_add(u64::from(lessens), Ordering::Relaxed);
+        } else if size > to {
+            self.save_before(node, data, file, &ChunkSet::of(to / CHUNK..chunk::count(size)));
+        }
+    }
+
+    fn write_before(&self, id: FileId, file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<()> {
+        let full = || store::Error::Io {
+            what: "keeping what the peer may ask for".into(),
+            source: std::io::Error::from_raw_os_error(libc::ENOSPC),
+        };
+        let known = self.before.has(id);
+        if !self.before.claim(id, chunks.len() * CHUNK) {
+            return Err(full());
+        }
+        let wrap =
+            |source| store::Error::Io { what: format!("keeping what the peer may ask for of {id}"), source };
+        let kept = match known {
+            true => self.backing.open_file(At::Before(id), true)?,
+            false => self.backing.create_afresh(At::Before(id), 0o600)?,
+        };
+        for range in chunks.iter() {
+            let bytes = chunk::bytes(&range, size);
+            store::copy_range(file, bytes.start, &kept, bytes.start, bytes.end - bytes.start)
+                .map_err(wrap)?;
+        }
+        let record = Record::KeptBefore { file: id, chunks: chunks.clone() };
+        self.commit(&mut self.share.lock(), record).map(drop)
+    }
+
+    /// Keeps a file that was unlinked, and lies in its grave, until the peer has acknowledged that: `known` of it is as the
+    /// peer knows it. False where there is no need, or no way.
+    pub(super) fn keep_unlinked(&self, id: FileId, grave: &str, known: &ChunkSet) -> store::Result<bool> {
+        let images: ChunkSet = {
+            let share = self.share.lock();
+            let wanted =
+                |f: &&File| f.name.is_none() && f.place_tag != 0 && !f.base.is_empty() && !f.unsettled;
+            if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
+                return Ok(false);
+            }
+            let Some(f) = share.file(id).filter(wanted) else { return Ok(false) };
+            f.before.since(0).collect()
+        };
+        // Whoever writes to it still changes what is kept.
+        let written = |h: &Arc<super::node::Handle>| h.node.id == id && h.writer.is_some();
+        if known.is_empty() || self.handles.read().values().any(written) {
+            return Ok(false);
+        }
+        let mut more = known.clone();
+        more.subtract(&images);
+        if !self.before.claim(id, more.len() * CHUNK) {
+            self.before.given_up.fetch_add(1, Ordering::Relaxed);
+            return Ok(false);
+        }
+        let wrap = |source| store::Error::Io { what: format!("keeping {id}, which was unlinked"), source };
+        if !images.is_empty() {
+            let (kept, file) = (
+                self.backing.open_file(At::Before(id), false)?,
+                self.backing.open_file(At::Staging(grave), true)?,
+            );
+            for range in images.iter() {
+                let bytes = range.start * CHUNK..range.end * CHUNK;
+                store::copy_range(&kept, bytes.start, &file, bytes.start, bytes.end - bytes.start)
+                    .map_err(wrap)?;
+            }
+        }
+        self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty())?;
+        self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;
+        Ok(true)
+    }
+
+    /// The bytes of `chunks` as they were at the version that includes our cuts up to `since`, as far as they were kept.
+    pub(super) fn pieces_before(&self, id: FileId, chunks: &ChunkSet, since: Seq) -> Vec<Piece> {
+        let (kept, size) = {
+            let share = self.share.lock();
+            let Some(f) = share.file(id).filter(|f| !f.before.is_empty()) else { return Vec::new() };
+            let kept: ChunkSet = f.before.since(since).flat_map(|r| chunks.within(&r)).collect();
+            (kept, f.base_size)
+        };
+        let Ok(file) = self.backing.open_file(At::Before(id), false) else { return Vec::new() };
+        let piece = |range: Range<u64>| {
+            let at = chunk::bytes(&range, size);
+            let mut bytes = vec![0; (at.end - at.start) as usize];
+            file.read_exact_at(&mut bytes, at.start).ok()?;
+            (!bytes.is_empty()).then_some(Piece { first: range.start, bytes })
+        };
+        kept.iter().filter_map(piece).collect()
+    }
+
+    /// Puts what was kept of `chunks` into a file of `size` bytes.
+    pub(super) fn restore_before(
+        &self,
+        id: FileId,
+        file: &Content,
+        chunks: &ChunkSet,
+        size: u64,
+    ) -> store::Result<()> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let wrap = |source| store::Error::Io { what: format!("bringing back what {id} was"), source };
+        let kept = self.backing.open_file(At::Before(id), false)?;
+        for range in chunks.iter() {
+            let bytes = chunk::bytes(&range, size);
+            store::copy_range(&kept, bytes.start, file, bytes.start, bytes.end - bytes.start)
+                .map_err(wrap)?;
+        }
+        Ok(())
+    }
+
+    /// What was kept of `files` may not be wanted any more.
+    pub(super) fn drop_before(&self, files: impl Iterator<Item = FileId>) {
+        for id in files.filter(|id| self.before.has(*id)) {
+            let node = self.node(id);
+            // Nobody keeps anything of it meanwhile.
+            let _data = node.as_ref().map(|node| node.data.lock());
+            if self.share.lock().file(id).is_some_and(|f| !f.before.is_empty()) {
+                continue;
+            }
+            self.before.drop(id);
+            if let Err(error) = self.backing.unlink_if_there(At::Before(id)) {
+                tracing::warn!("what was kept of {id} stays until the next mount: {error}");
+            }
+        }
+    }
+}
