@@ -5,6 +5,7 @@
 //! rsync, util-linux, attr.
 
 mod brakes;
+mod cache;
 mod conflicts;
 mod costs;
 mod direction;
