@@ -1,0 +1,76 @@
+//! Two hosts at the ends of the link: A has files, B holds of them what fits its cache.
+
+use crate::link::Link;
+use crate::rig::{Pair, SYNCFS, run, until};
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+pub struct Hosts {
+    pair: Pair,
+    /// Where B's files and state lie; not under the mount, so that it can be looked into.
+    pub store: PathBuf,
+}
+
+impl Hosts {
+    /// Not yet running.
+    pub fn new(link: &Link, cache: u64) -> Hosts {
+        let mut pair = Pair::new();
+        let store = pair.root.path().join("store");
+        std::fs::create_dir(&store).unwrap();
+        for (host, here, there) in [(&mut pair.a, &link.a, &link.b), (&mut pair.b, &link.b, &link.a)] {
+            host.around = here.around().map(Into::into).to_vec();
+            host.option("--listen", Path::new(&format!("{}:7377", here.address)));
+            host.option("--peer", Path::new(&format!("{}:7377", there.address)));
+        }
+        pair.b.option("--store", &store);
+        // Until every build has it.
+        if run(pair.root.path(), &[SYNCFS, "mount", "--help"]).contains("--cache-size") {
+            pair.b.option("--cache-size", Path::new(&cache.to_string()));
+        }
+        Hosts { pair, store }
+    }
+
+    /// Starts both, and waits until B shows all of A's files, `count` of them.
+    pub fn start(&mut self, count: usize) {
+        self.a.start();
+        self.b.start();
+        until("B shows all files", || self.b.dir.read_dir().unwrap().count() >= count);
+    }
+
+    /// Bytes that B has received since its start.
+    pub fn received(&self) -> u64 {
+        self.b.status()["received_bytes"].as_u64().unwrap()
+    }
+
+    /// The end of a row: the daemons end well.
+    pub fn end(mut self) {
+        for host in [&mut self.pair.b, &mut self.pair.a] {
+            let status = host.unmount();
+            assert!(status.success(), "{status}: {}", host.log_text());
+        }
+    }
+}
+
+impl Deref for Hosts {
+    type Target = Pair;
+    fn deref(&self) -> &Pair {
+        &self.pair
+    }
+}
+
+impl DerefMut for Hosts {
+    fn deref_mut(&mut self) -> &mut Pair {
+        &mut self.pair
+    }
+}
+
+/// Bytes that a directory takes on the disk. What goes away meanwhile does not count.
+pub fn disk_use(dir: &Path) -> u64 {
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let meta = entry.metadata().ok()?;
+        Some(512 * meta.blocks() + if meta.is_dir() { disk_use(&entry.path()) } else { 0 })
+    });
+    sizes.sum()
+}

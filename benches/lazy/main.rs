@@ -1,0 +1,73 @@
+//! What it is like to work on a host that holds only what it needs, over a link with a delay, beside sshfs on the
+//! same link.
+//!
+//!     cargo bench --bench lazy
+//!     SYNCFS_ONLY=random SYNCFS_SCALE=0.1 cargo bench --bench lazy
+//!
+//! Two real mounts in two network namespaces, `benches/link`. A has the files; B is mounted with `--cache-size`. Each
+//! row is one story, in a file of its own; every byte that B reads is compared. Figures of B's traffic are from
+//! `syncfs status`, those of sshfs from the link.
+//!
+//! | in the environment | |
+//! |---|---|
+//! | `SYNCFS_ONLY` | one row |
+//! | `SYNCFS_SCALE` | sizes and counts, times this (1) |
+//! | `SYNCFS_DELAY_MS`, `SYNCFS_RATE_MBIT` | the link: one way (25), each way (1000) |
+//! | `SYNCFS_READ_GIB` | what is read at random in `listing` (1) |
+//! | `SYNCFS_HELD_PERCENT` | what is held of the huge file in `memory` (1) |
+//!
+//! Needs what `tests/mounts` needs, root, and sshfs and sshd for the figures beside; 5 GB of disk in the directory for
+//! temporary files, 15 GB for `memory`.
+
+#[path = "../link/mod.rs"]
+mod link;
+#[path = "../../tests/common/rig.rs"]
+mod rig;
+
+mod figures;
+mod hosts;
+mod listing;
+mod memory;
+mod once;
+mod pattern;
+mod random;
+mod sequential;
+mod sshfs;
+mod writing;
+
+use figures::{MIB, number};
+use link::{Link, Terms, Yardstick};
+use std::time::Duration;
+
+type Row = fn(&Link, &Yardstick);
+
+const ROWS: [(&str, Row); 6] = [
+    ("listing", listing::run),
+    ("sequential", sequential::run),
+    ("random", random::run),
+    ("writing", writing::run),
+    ("once", once::run),
+    ("memory", memory::run),
+];
+
+fn main() {
+    let delay = Duration::from_secs_f64(number("SYNCFS_DELAY_MS", 25.0) / 1e3);
+    let rate = number("SYNCFS_RATE_MBIT", 1000.0) * 1e6;
+    let link = Link::new(Terms { delay, rate });
+    let yardstick = Yardstick::of(&link, 500 * MIB);
+    println!(
+        "the link, made for {:.0} ms there and back and {:.0} Mbit/s: ping {:.2} ms, plain TCP {:.0} Mbit/s",
+        delay.as_secs_f64() * 2e3,
+        rate / 1e6,
+        yardstick.rtt.as_secs_f64() * 1e3,
+        yardstick.throughput * 8.0 / 1e6,
+    );
+    let only = std::env::var("SYNCFS_ONLY").ok();
+    assert!(only.iter().all(|only| ROWS.iter().any(|(name, _)| name == only)), "no such row: {only:?}");
+    for (name, row) in ROWS {
+        if only.as_deref().is_none_or(|only| only == name) {
+            println!("{name}:");
+            row(&link, &yardstick);
+        }
+    }
+}
