@@ -70,14 +70,16 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     let (most, time) = timed(|| most_while(&hosts.store, || read_at_random(&large, &hosts.b.dir, total)));
     let used = hosts.b.status()["cache"]["used"].as_u64().unwrap_or(0);
     println!(
-        "  {READERS} readers, {:.1} GB at random, {:.1} MB/s: B took at most {:.1} MB on the disk ({:.1} MB before); \
-         its limit and a group for each open file are {:.1} MB; {:.1} MB used in the end",
+        "  {READERS} readers, {:.1} GB at random, {:.1} MB/s; {:.1} MB used in the end",
         total as f64 / 1e9,
         total as f64 / 1e6 / time.as_secs_f64(),
+        used as f64 / 1e6,
+    );
+    println!(
+        "  B took at most {:.1} MB on the disk, {:.1} MB before; the limit and a group for each open file: {:.1} MB",
         most as f64 / 1e6,
         before as f64 / 1e6,
         (LIMIT + READERS * GROUP_BYTES) as f64 / 1e6,
-        used as f64 / 1e6,
     );
     hosts.end();
 }
