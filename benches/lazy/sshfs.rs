@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
+/// It starts itself anew for each connection, and must be called by its whole path.
+const SSHD: &str = "/usr/sbin/sshd";
 const PORT: u16 = 7022;
 
 pub struct Sshfs {
@@ -19,9 +21,10 @@ pub struct Sshfs {
 }
 
 impl Sshfs {
-    /// None where it is not installed.
+    /// None where it is not installed, or sshd is not.
     pub fn mount(link: &Link, from: &Path) -> Option<Sshfs> {
         Command::new("sshfs").arg("--version").output().ok()?;
+        Command::new(SSHD).arg("-V").output().ok()?;
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name).display().to_string();
         for key in ["host", "user"] {
@@ -48,8 +51,7 @@ impl Sshfs {
             command.arg(&around[1]).args(["setpriv", "--pdeathsig", "TERM"]).args(words);
             Program::spawn(command.stdin(Stdio::null()).stderr(File::create(at(log)).unwrap()))
         };
-        let server =
-            start(link.a.around(), &["/usr/sbin/sshd", "-D", "-e", "-f", &at("server.conf")], "server.log");
+        let server = start(link.a.around(), &[SSHD, "-D", "-e", "-f", &at("server.conf")], "server.log");
         link.b.within(|| until("sshd listens", || TcpStream::connect((link.a.address, PORT)).is_ok()));
         let dir = root.path().join("mount");
         std::fs::create_dir(&dir).unwrap();
