@@ -76,7 +76,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
         used as f64 / 1e6,
     );
     println!(
-        "  B took at most {:.1} MB on the disk, {:.1} MB before; the limit and a group for each open file: {:.1} MB",
+        "  B took at most {:.1} MB on the disk, {:.1} MB before; limit and a group for each open file: {:.1} MB",
         most as f64 / 1e6,
         before as f64 / 1e6,
         (LIMIT + READERS * GROUP_BYTES) as f64 / 1e6,

@@ -4,9 +4,9 @@
 //!     cargo bench --bench lazy
 //!     SYNCFS_ONLY=random SYNCFS_SCALE=0.1 cargo bench --bench lazy
 //!
-//! Two real mounts in two network namespaces, `benches/link`. A has the files; B is mounted with `--cache-size`. Each
-//! row is one story, in a file of its own; every byte that B reads is compared. Figures of B's traffic are from
-//! `syncfs status`, those of sshfs from the link.
+//! Two real mounts in two network namespaces, `benches/link`. A has the files; B is mounted with `--cache-size`.
+//! Each row is one story, in a file of its own; every byte that B reads is compared. Figures of B's traffic are
+//! from `syncfs status`, those of sshfs from the link.
 //!
 //! | in the environment | |
 //! |---|---|
@@ -16,8 +16,8 @@
 //! | `SYNCFS_READ_GIB` | what is read at random in `listing` (1) |
 //! | `SYNCFS_HELD_PERCENT` | what is held of the huge file in `memory` (1) |
 //!
-//! Needs what `tests/mounts` needs, root, and sshfs and sshd for the figures beside; 5 GB of disk in the directory for
-//! temporary files, 15 GB for `memory`.
+//! Needs what `tests/mounts` needs, root, and sshfs and sshd for the figures beside; 5 GB of disk in the directory
+//! for temporary files, 15 GB for `memory`.
 
 #[path = "../link/mod.rs"]
 mod link;
