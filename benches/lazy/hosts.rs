@@ -1,7 +1,7 @@
 //! Two hosts at the ends of the link: A has files, B holds of them what fits its cache.
 
 use crate::link::Link;
-use crate::rig::{Pair, SYNCFS, run, until};
+use crate::rig::{Pair, until};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,7 @@ impl Hosts {
             host.option("--peer", Path::new(&format!("{}:7377", there.address)));
         }
         pair.b.option("--store", &store);
-        // Until every build has it.
-        if run(pair.root.path(), &[SYNCFS, "mount", "--help"]).contains("--cache-size") {
-            pair.b.option("--cache-size", Path::new(&cache.to_string()));
-        }
+        pair.b.option("--cache-size", Path::new(&cache.to_string()));
         Hosts { pair, store }
     }
 
