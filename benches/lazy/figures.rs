@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A number from the environment.
 pub fn number(name: &str, default: f64) -> f64 {
@@ -26,6 +27,18 @@ pub fn random(seed: u64, count: u64) -> Vec<u64> {
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let begun = Instant::now();
     (work(), begun.elapsed())
+}
+
+/// How long it takes until `done` says so, and whether it does: longer than a test would wait.
+pub fn awaited(done: impl Fn() -> bool) -> (bool, Duration) {
+    let begun = Instant::now();
+    loop {
+        let over = done();
+        if over || begun.elapsed() > PATIENCE {
+            return (over, begun.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// How long each of many took.

@@ -2,6 +2,7 @@
 
 use crate::link::Link;
 use crate::rig::{Pair, until};
+use std::fmt::{Display, Formatter};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -62,12 +63,42 @@ impl DerefMut for Hosts {
     }
 }
 
+/// Bytes that a replica takes on the disk: content, and all that there is to know about it.
+#[derive(Clone, Copy, Default)]
+pub struct DiskUse {
+    pub content: u64,
+    pub state: u64,
+}
+
+impl DiskUse {
+    pub fn of(store: &Path) -> DiskUse {
+        let own = store.join(".syncfs");
+        let state = taken(&own).saturating_sub(taken(&own.join("partial")));
+        DiskUse { content: taken(store).saturating_sub(state), state }
+    }
+
+    pub fn most(self, other: DiskUse) -> DiskUse {
+        DiskUse { content: self.content.max(other.content), state: self.state.max(other.state) }
+    }
+}
+
+impl Display for DiskUse {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        write!(
+            f,
+            "{:.1} MB of content, {:.1} MB of state",
+            self.content as f64 / 1e6,
+            self.state as f64 / 1e6
+        )
+    }
+}
+
 /// Bytes that a directory takes on the disk. What goes away meanwhile does not count.
-pub fn disk_use(dir: &Path) -> u64 {
+fn taken(dir: &Path) -> u64 {
     let entries = dir.read_dir().into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let meta = entry.metadata().ok()?;
-        Some(512 * meta.blocks() + if meta.is_dir() { disk_use(&entry.path()) } else { 0 })
+        Some(512 * meta.blocks() + if meta.is_dir() { taken(&entry.path()) } else { 0 })
     });
     sizes.sum()
 }

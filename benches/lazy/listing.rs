@@ -1,8 +1,8 @@
 //! A host joins a share of 20 GiB, one file of which is half, with a cache of 200 MB: how soon it shows all of it,
 //! how soon it reads from it, and what it takes on the disk while two readers are at work.
 
-use crate::figures::{GIB, MIB, number, random, scaled, timed};
-use crate::hosts::{Hosts, disk_use};
+use crate::figures::{GIB, MIB, awaited, number, random, scaled, timed};
+use crate::hosts::{DiskUse, Hosts};
 use crate::link::{Link, Yardstick};
 use crate::pattern::{BLOCK, Pattern};
 use crate::rig::{run as tool, until};
@@ -33,14 +33,17 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     hosts.a.start();
     hosts.b.start();
     until("both are connected", || hosts.b.status()["peer"]["connected"] == true);
-    let ((), ours) = timed(|| until("B lists all", || listed(&hosts.b.dir) == all));
+    let (whole, ours) = awaited(|| listed(&hosts.b.dir) == all);
+    assert!(whole, "B lists {:?} of {all:?}", listed(&hosts.b.dir));
+    let received = hosts.received();
     let sshfs = Sshfs::mount(link, &hosts.a.dir);
     let beside = |text: &dyn Fn(&Sshfs) -> String| sshfs.as_ref().map_or(String::new(), text);
     println!(
-        "  {} files, {:.1} GB: {:.2} s from connecting to a whole `ls -l`{}; as a copy over the link {:.0} s",
+        "  {} files, {:.1} GB: {:.2} s from connecting to a whole `ls -l`, {:.1} MB received{}; as a copy {:.0} s",
         all.0,
         all.1 as f64 / 1e9,
         ours.as_secs_f64(),
+        received as f64 / 1e6,
         beside(&|sshfs| {
             let (found, theirs) = timed(|| listed(&sshfs.dir));
             assert_eq!(found, all);
@@ -65,7 +68,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     );
     drop(sshfs);
 
-    let before = disk_use(&hosts.store);
+    let before = DiskUse::of(&hosts.store);
     let total = (number("SYNCFS_READ_GIB", 1.0) * GIB as f64) as u64;
     let (most, time) = timed(|| most_while(&hosts.store, || read_at_random(&large, &hosts.b.dir, total)));
     let used = hosts.b.status()["cache"]["used"].as_u64().unwrap_or(0);
@@ -76,9 +79,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
         used as f64 / 1e6,
     );
     println!(
-        "  B took at most {:.1} MB on the disk, {:.1} MB before; limit and a group for each open file: {:.1} MB",
-        most as f64 / 1e6,
-        before as f64 / 1e6,
+        "  on B's disk at most {most}; before {before}; limit and a group for each open file: {:.1} MB",
         (LIMIT + READERS * GROUP_BYTES) as f64 / 1e6,
     );
     hosts.end();
@@ -113,14 +114,14 @@ fn read_at_random(large: &Pattern, dir: &Path, total: u64) {
 }
 
 /// The most that a directory took on the disk during some work.
-fn most_while(dir: &Path, work: impl FnOnce()) -> u64 {
+fn most_while(dir: &Path, work: impl FnOnce()) -> DiskUse {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let mut most = 0;
+            let mut most = DiskUse::default();
             while !over.load(Relaxed) {
                 let begun = Instant::now();
-                most = most.max(disk_use(dir));
+                most = most.most(DiskUse::of(dir));
                 // A fifth of the time at most goes into looking.
                 std::thread::sleep(Duration::from_millis(100).max(4 * begun.elapsed()));
             }
