@@ -35,7 +35,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     until("both are connected", || hosts.b.status()["peer"]["connected"] == true);
     let (whole, ours) = awaited(|| listed(&hosts.b.dir) == all);
     assert!(whole, "B lists {:?} of {all:?}", listed(&hosts.b.dir));
-    let received = hosts.received();
+    let (received, joined) = (hosts.received(), DiskUse::of(&hosts.store));
     let sshfs = Sshfs::mount(link, &hosts.a.dir);
     let beside = |text: &dyn Fn(&Sshfs) -> String| sshfs.as_ref().map_or(String::new(), text);
     println!(
@@ -51,6 +51,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
         }),
         all.1 as f64 / yardstick.throughput,
     );
+    println!("  then on B's disk: {joined}; the limit is {:.1} MB", LIMIT as f64 / 1e6);
 
     let middle = large.size / 2 / BLOCK / large.every * large.every * BLOCK;
     let first = |dir: &Path| {
