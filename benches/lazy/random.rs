@@ -46,12 +46,15 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     hosts.end();
 }
 
-/// Where to read: in another group each time, so that nothing of it came with an earlier one.
+/// Where to read: pages, each in another group, so that nothing of it came with an earlier one.
 fn places(large: &Pattern, count: u64) -> Vec<u64> {
     let groups = large.size / GROUP_BYTES;
     assert!(count <= groups, "there are as many groups");
     let mut order: Vec<(u64, u64)> = random(1, groups).into_iter().zip(0..groups).collect();
     order.sort();
     order.truncate(count as usize);
-    order.into_iter().map(|(random, group)| group * GROUP_BYTES + random % (GROUP_BYTES - PIECE)).collect()
+    order
+        .into_iter()
+        .map(|(random, group)| (group * GROUP_BYTES + random % (GROUP_BYTES - PIECE)).next_multiple_of(PIECE))
+        .collect()
 }
