@@ -129,7 +129,7 @@ impl File {
 
     /// Whether there is nothing of the content here, though there should be.
     pub fn holds_nothing(&self) -> bool {
-        self.missing.len() == chunk::count(self.size) && self.partial
+        self.missing.len() == chunk::count(self.size) && self.partial && self.scraps.is_empty()
     }
 
     /// Whether its size counts against that of a peer's version, `theirs` bytes, which includes our cuts up to `told`. A

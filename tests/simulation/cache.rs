@@ -217,6 +217,21 @@ fn a_write_into_what_is_not_held_brings_over_only_the_chunks_it_does_not_cover()
 }
 
 #[test]
+fn what_was_written_into_a_file_of_which_nothing_is_held_and_synced_outlives_power_loss() {
+    story(0, |story| {
+        let mut bytes = make(story, A, "big", 5_000);
+        story.level();
+        story.cut_link();
+        bytes[2_300..2_500].fill(b'z');
+        story.write(B, "big", 2_300, &bytes[2_300..2_500]);
+        story.fsync(B, "big");
+        story.crash(B, Fate::UnsyncedLost);
+        story.level();
+        assert!(read_all(story, B, "big") == bytes && story.read(A, "big") == bytes);
+    });
+}
+
+#[test]
 fn two_readers_of_one_chunk_ask_for_it_once() {
     story(0, |story| {
         let bytes = make(story, A, "big", 30_000);
