@@ -1,6 +1,7 @@
 //! Two hosts at the ends of the link: A has files, B holds of them what fits its cache.
 
 use crate::link::Link;
+use crate::pattern::Pattern;
 use crate::rig::{Pair, until};
 use std::fmt::{Display, Formatter};
 use std::ops::{Deref, DerefMut};
@@ -27,6 +28,15 @@ impl Hosts {
         pair.b.option("--store", &store);
         pair.b.option("--cache-size", Path::new(&cache.to_string()));
         Hosts { pair, store }
+    }
+
+    /// Both at work, with one file of `size` bytes on A, `large`, which is returned.
+    pub fn with_large(link: &Link, size: u64, cache: u64) -> (Pattern, Hosts) {
+        let large = Pattern::dense(1, size);
+        let mut hosts = Hosts::new(link, cache);
+        large.write(&hosts.a.path("large"));
+        hosts.start(1);
+        (large, hosts)
     }
 
     /// Starts both, and waits until B shows all of A's files, `count` of them.

@@ -13,10 +13,7 @@ use syncfs::model::limits::GROUP_BYTES;
 const PIECE: u64 = 4096;
 
 pub fn run(link: &Link, yardstick: &Yardstick) {
-    let large = Pattern::dense(1, scaled(GIB));
-    let mut hosts = Hosts::new(link, 200_000_000);
-    large.write(&hosts.a.path("large"));
-    hosts.start(1);
+    let (large, hosts) = Hosts::with_large(link, scaled(GIB), 200_000_000);
     let places = places(&large, scaled(500));
     let read = |dir: &Path| {
         let file = File::open(dir.join("large")).unwrap();

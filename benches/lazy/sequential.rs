@@ -12,10 +12,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 pub fn run(link: &Link, _: &Yardstick) {
-    let large = Pattern::dense(1, scaled(2 * GIB));
-    let mut hosts = Hosts::new(link, 2 * large.size);
-    large.write(&hosts.a.path("large"));
-    hosts.start(1);
+    let (large, hosts) = Hosts::with_large(link, scaled(2 * GIB), 2 * scaled(2 * GIB));
     let speed = |dir: &Path, part: &Pattern| {
         let digest = part.digest();
         let (found, time) = timed(|| read(&dir.join("large"), part.size));

@@ -13,10 +13,7 @@ use std::path::Path;
 const PIECE: u64 = 4096;
 
 pub fn run(link: &Link, yardstick: &Yardstick) {
-    let large = Pattern::dense(1, scaled(GIB));
-    let mut hosts = Hosts::new(link, 200_000_000);
-    large.write(&hosts.a.path("large"));
-    hosts.start(1);
+    let (large, hosts) = Hosts::with_large(link, scaled(GIB), 200_000_000);
     let writes: Vec<(u64, Vec<u8>)> = random(1, scaled(500))
         .into_iter()
         .map(|random| (random % (large.size - PIECE), noise(random, PIECE as usize)))

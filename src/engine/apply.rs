@@ -6,7 +6,7 @@
 //!
 //! Invariant: nobody gets a lock on a file between the last look at its locks and the kernel's forgetting it.
 
-use super::before::restorable;
+use super::before::yet_to_come;
 use super::bodies::door;
 use super::copies::Copy;
 use super::host::Host;
@@ -217,13 +217,9 @@ impl Host {
     ) -> store::Result<()> {
         let lacking: Vec<FileId> = {
             let share = self.share.lock();
-            let lies = |id: FileId| share.file(id).filter(|f| f.name.is_some() && !f.partial);
-            let lacks = |(cut, v): &(&FileCut, &Verdict)| {
-                lies(v.file).is_some_and(|f| {
-                    let mut lacks = pending.lacks(v.file, &v.body, f.unsettled);
-                    cut.body.iter().for_each(|body| lacks.subtract(&restorable(&share, v.file, body)));
-                    !lacks.is_empty()
-                })
+            let shown = |id: FileId| share.file(id).is_some_and(|f| f.name.is_some() && !f.partial);
+            let lacks = |(cut, verdict): &(&FileCut, &Verdict)| {
+                shown(cut.file) && !yet_to_come(&share, pending, cut, verdict).is_empty()
             };
             let each = pending.cut.files.iter().zip(verdicts).filter(lacks);
             each.map(|(_, v)| v.file).filter(|id| locked.has(*id)).collect()

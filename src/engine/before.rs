@@ -6,10 +6,13 @@
 
 use super::host::Host;
 use super::node::{Data, Node};
+use super::pending::Pending;
+use super::pieces::copy_chunks;
 use crate::model::chunk::{self, ChunkSet};
-use crate::model::cut::{BodyCut, Piece};
+use crate::model::cut::{BodyCut, FileCut, Piece};
 use crate::model::file::File;
 use crate::model::ids::{FileId, Seq};
+use crate::model::judge::Verdict;
 use crate::model::limits::CHUNK;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -17,7 +20,6 @@ use crate::model::share::Share;
 use crate::store::{self, At, Content};
 use rustix::fs::RenameFlags;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of a file that are copied before it is cut off; who truncates more does not wait for that.
@@ -30,6 +32,14 @@ pub(super) fn restorable(share: &Share, file: FileId, body: &BodyCut) -> ChunkSe
         .file(file)
         .map(|f| f.before.since(since).flat_map(|r| body.lacks.within(&r)).collect())
         .unwrap_or_default()
+}
+
+/// What `verdict` over a file of a cut takes that has not come yet, and can't be had from what was kept here.
+pub(super) fn yet_to_come(share: &Share, pending: &Pending, cut: &FileCut, verdict: &Verdict) -> ChunkSet {
+    let unsettled = share.file(cut.file).is_some_and(|f| f.name.is_some() && f.unsettled);
+    let mut lacks = pending.lacks(cut.file, &verdict.body, unsettled);
+    cut.body.iter().for_each(|body| lacks.subtract(&restorable(share, cut.file, body)));
+    lacks
 }
 
 /// Of a file that is about to be unlinked, what is here as the peer knows it, or kept so.
@@ -45,6 +55,9 @@ pub(super) fn as_acknowledged(file: &File) -> ChunkSet {
 impl Host {
     /// Keeps what of `chunks`, which are about to change, the peer may ask for as it is now.
     pub(super) fn save_before(&self, node: &Node, data: &Data, file: &Content, chunks: &ChunkSet) {
+        if chunks.is_empty() {
+            return;
+        }
         let (old, size) = {
             let share = self.share.lock();
             if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
@@ -72,35 +85,29 @@ impl Host {
 
     /// As `save_before`, of a file that is cut off to `to` bytes.
     pub(super) fn save_cut_off(&self, node: &Node, data: &Data, file: &Content, to: u64) {
-        let size = self.share.lock().file(node.id).map_or(0, |f| f.size);
+        let (size, keeps) = {
+            let share = self.share.lock();
+            (share.file(node.id).map_or(0, |f| f.size), share.header().peer_holds_less)
+        };
         if size > to.saturating_add(TRUNCATED_BYTES) {
-            let lessens = self.share.lock().header().peer_holds_less;
-            self.before.given_up.fetch_add(u64::from(lessens), Ordering::Relaxed);
+            self.before.given_up.fetch_add(u64::from(keeps), Ordering::Relaxed);
         } else if size > to {
             self.save_before(node, data, file, &ChunkSet::of(to / CHUNK..chunk::count(size)));
         }
     }
 
     fn write_before(&self, id: FileId, file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<()> {
-        let full = || store::Error::Io {
-            what: "keeping what the peer may ask for".into(),
-            source: std::io::Error::from_raw_os_error(libc::ENOSPC),
-        };
-        let known = self.before.has(id);
-        if !self.before.claim(id, chunks.len() * CHUNK) {
-            return Err(full());
-        }
         let wrap =
             |source| store::Error::Io { what: format!("keeping what the peer may ask for of {id}"), source };
+        let known = self.before.has(id);
+        if !self.before.claim(id, chunks.len() * CHUNK) {
+            return Err(wrap(std::io::Error::from_raw_os_error(libc::ENOSPC)));
+        }
         let kept = match known {
             true => self.backing.open_file(At::Before(id), true)?,
             false => self.backing.create_afresh(At::Before(id), 0o600)?,
         };
-        for range in chunks.iter() {
-            let bytes = chunk::bytes(&range, size);
-            store::copy_range(file, bytes.start, &kept, bytes.start, bytes.end - bytes.start)
-                .map_err(wrap)?;
-        }
+        copy_chunks(file, &kept, chunks, size).map_err(wrap)?;
         let record = Record::KeptBefore { file: id, chunks: chunks.clone() };
         self.commit(&mut self.share.lock(), record).map(drop)
     }
@@ -119,8 +126,7 @@ impl Host {
             f.before.since(0).collect()
         };
         // Whoever writes to it still changes what is kept.
-        let written = |h: &Arc<super::node::Handle>| h.node.id == id && h.writer.is_some();
-        if known.is_empty() || self.handles.read().values().any(written) {
+        if known.is_empty() || self.is_written(id) {
             return Ok(false);
         }
         let mut more = known.clone();
@@ -135,11 +141,7 @@ impl Host {
                 self.backing.open_file(At::Before(id), false)?,
                 self.backing.open_file(At::Staging(grave), true)?,
             );
-            for range in images.iter() {
-                let bytes = range.start * CHUNK..range.end * CHUNK;
-                store::copy_range(&kept, bytes.start, &file, bytes.start, bytes.end - bytes.start)
-                    .map_err(wrap)?;
-            }
+            copy_chunks(&kept, &file, &images, u64::MAX).map_err(wrap)?;
         }
         self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty())?;
         self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;
@@ -177,12 +179,7 @@ impl Host {
         }
         let wrap = |source| store::Error::Io { what: format!("bringing back what {id} was"), source };
         let kept = self.backing.open_file(At::Before(id), false)?;
-        for range in chunks.iter() {
-            let bytes = chunk::bytes(&range, size);
-            store::copy_range(&kept, bytes.start, file, bytes.start, bytes.end - bytes.start)
-                .map_err(wrap)?;
-        }
-        Ok(())
+        copy_chunks(&kept, file, chunks, size).map_err(wrap)
     }
 
     /// What was kept of `files` may not be wanted any more.

@@ -5,7 +5,7 @@
 
 use super::bodies::door;
 use super::host::Host;
-use super::node::{Data, Handle, Held, Locked};
+use super::node::{Data, Held, Locked};
 use super::pending::Pending;
 use super::pieces;
 use super::queues::Trigger;
@@ -22,7 +22,6 @@ use crate::model::share::Share;
 use crate::store::{self, At};
 use rustix::fs::RenameFlags;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Our version of a file that lost, on its way out of staging.
 pub(super) struct Copy {
@@ -44,9 +43,7 @@ impl Host {
         let known = |f: &File| self.options.direction.receives() && !f.base.is_empty();
         let plain = |f: &File| f.is_plain() && !known(f);
         let is_plain = self.share.lock().file(ours).is_some_and(plain);
-        let written = |h: &Arc<Handle>| h.node.id == ours && h.writer.is_some();
-        let (Some(body), true, false) = (&cut.body, is_plain, self.handles.read().values().any(written))
-        else {
+        let (Some(body), true, false) = (&cut.body, is_plain, self.is_written(ours)) else {
             return Ok(false);
         };
         let all = ChunkSet::of(0..chunk::count(body.attrs.size));

@@ -144,20 +144,11 @@ impl Holding {
     pub(super) fn space(&self, disk: Space, share: &Share) -> Space {
         let Some((limit, used)) = self.cache(|cache| (cache.limit(), cache.used())) else { return disk };
         // What the peer has makes way for what is written.
-        let stays = |f: &File| {
-            if f.is_thanked() && !f.pinned {
-                0
-            } else {
-                f.size - f.missing.len().saturating_mul(CHUNK).min(f.size)
-            }
-        };
+        let stays = |f: &&File| f.name.is_some() && (f.pinned || !f.is_thanked());
+        let held = |f: &File| f.size - f.missing.len().saturating_mul(CHUNK).min(f.size);
         let fixed: u64 = match share.header().may_evict {
             false => used,
-            true => {
-                let files = share.unthanked().iter().filter_map(|id| share.file(*id));
-                let pinned = share.files().map(|(_, f)| f).filter(|f| f.pinned && f.is_thanked());
-                files.chain(pinned).filter(|f| f.name.is_some()).map(stays).sum()
-            }
+            true => share.files().map(|(_, f)| f).filter(stays).map(held).sum(),
         };
         let makes_way = used.saturating_sub(fixed);
         let on_disk = disk.available.saturating_mul(disk.block).saturating_add(makes_way);

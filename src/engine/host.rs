@@ -176,6 +176,11 @@ impl Host {
         self.progress.send_modify(|n| *n += 1);
     }
 
+    /// Whether a program has it open for writing.
+    pub(super) fn is_written(&self, file: FileId) -> bool {
+        self.handles.read().values().any(|handle| handle.node.id == file && handle.writer.is_some())
+    }
+
     /// The node of `id`; `None` where the share knows no such file.
     pub(super) fn node(&self, id: FileId) -> Option<Held> {
         let share = self.share.lock();

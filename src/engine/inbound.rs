@@ -5,7 +5,7 @@
 //!   only by cuts that share no file with it and do not name it in `after`;
 //! - nothing is applied before its redo record is durable, and nothing is thanked before it is durable itself.
 
-use super::before::restorable;
+use super::before::yet_to_come;
 use super::host::Host;
 use super::meeting::Meeting;
 use super::node::Held;
@@ -457,8 +457,7 @@ impl Host {
                 locked.push(share.ino(cut.file));
             }
             let unsettled = ours.is_some_and(|f| f.unsettled);
-            let mut lacks = pending.lacks(cut.file, &verdict.body, unsettled);
-            cut.body.iter().for_each(|body| lacks.subtract(&restorable(share, cut.file, body)));
+            let mut lacks = yet_to_come(share, pending, cut, verdict);
             let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
             // A cache holds no more for a change of the peer than it can bear.
             let eager = |id, f: &File, chunks: u64| self.holding.is_eager(id, f, chunks * CHUNK);

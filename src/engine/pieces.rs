@@ -98,6 +98,15 @@ pub(super) fn is_there(
     Ok(true)
 }
 
+/// Copies `chunks`, at their places, between two files of which the target is `size` bytes long.
+pub(super) fn copy_chunks(from: &Content, to: &Content, chunks: &ChunkSet, size: u64) -> io::Result<()> {
+    for range in chunks.iter() {
+        let bytes = chunk::bytes(&range, size);
+        store::copy_range(from, bytes.start, to, bytes.start, bytes.end - bytes.start)?;
+    }
+    Ok(())
+}
+
 /// Writes what a cut brings of `chunks` into a file of `size` bytes: its pieces, and what lies in staging for
 /// it. Returns the chunks that were written.
 pub(super) fn put(
@@ -113,11 +122,9 @@ pub(super) fn put(
         written.insert(range);
     }
     if let Some((staged, have)) = staged {
-        for range in chunks.iter().flat_map(|r| have.within(&r)) {
-            let bytes = chunk::bytes(&range, size);
-            store::copy_range(staged, bytes.start, file, bytes.start, bytes.end - bytes.start)?;
-            written.insert(range);
-        }
+        let come = chunks.iter().flat_map(|r| have.within(&r)).collect();
+        copy_chunks(staged, file, &come, size)?;
+        written.extend(&come);
     }
     Ok(written)
 }

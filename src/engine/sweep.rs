@@ -69,7 +69,7 @@ impl Host {
                 self.recount();
                 going = self.least_used(over);
             }
-            match if going.is_empty() { Ok(0) } else { self.evict(going) } {
+            match self.evict(going) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {
@@ -151,6 +151,9 @@ impl Host {
                 files.insert(node.id, (content, chunks));
             }
         }
+        if files.is_empty() {
+            return Ok(0);
+        }
         self.withdraw(&shown)?;
         drop(names);
         if !shown.is_empty() {
@@ -167,17 +170,11 @@ impl Host {
             self.record_evicted(&files)?;
         }
         drop(locked);
-        for (node, (id, (_, chunks))) in nodes.iter().filter_map(|n| Some((n, files.get_key_value(&n.id)?))) {
-            self.kernel.inval_attributes(node.ino);
-            let share = self.share.lock();
-            let emptied = |group: &u64| {
-                let held = |f: &File| !f.missing.gaps(&cache::chunks_of(*group, f.size)).is_empty();
-                !share.file(*id).is_some_and(held)
-            };
-            let groups = chunks.iter().flat_map(|range| cache::groups(&range)).filter(emptied);
-            let groups: Vec<u64> = groups.collect();
-            self.holding.cache(|cache| groups.into_iter().for_each(|group| cache.drop_group((*id, group))));
-        }
+        // That nothing of a group is held the next sweep will see.
+        nodes
+            .iter()
+            .filter(|node| files.contains_key(&node.id))
+            .for_each(|n| self.kernel.inval_attributes(n.ino));
         self.moved();
         Ok(freed)
     }

@@ -58,6 +58,13 @@ fn state(story: &Story, side: usize, name: &str) -> String {
     String::from_utf8(host.getxattr(ino, b"user.syncfs.state").unwrap()).unwrap()
 }
 
+/// Unmounts a host, which is to keep this cache when it is started again.
+fn end(story: &mut Story, side: usize, cache: Option<u64>) {
+    story.hosts.hang_up(side);
+    story.hosts.sides[side].close();
+    story.hosts.sides[side].cache = cache;
+}
+
 /// How often `side` has asked for content that the peer has not heard of yet.
 fn asks(story: &Story, side: usize) -> usize {
     let asks = |message: &&Message| matches!(message, Message::Retrieve { .. });
@@ -253,12 +260,8 @@ fn nothing_goes_from_a_new_cache_before_the_peer_that_kept_one_holds_everything(
         let more = make(story, A, "more", 60_000);
         story.level();
         // They change places: what A has is nowhere else yet.
-        for side in [A, B] {
-            story.hosts.hang_up(side);
-            story.hosts.sides[side].close();
-        }
-        story.hosts.sides[A].cache = Some(LIMIT);
-        story.hosts.sides[B].cache = None;
+        end(story, A, Some(LIMIT));
+        end(story, B, None);
         assert!(story.hosts.start(A));
         story.host(A).lookup(b"big").unwrap();
         assert!(
@@ -287,17 +290,13 @@ fn nothing_goes_from_a_new_cache_before_the_peer_that_kept_one_holds_everything(
 fn two_hosts_that_both_become_caches_let_go_of_nothing() {
     story(0, |story| {
         for side in [A, B] {
-            story.hosts.hang_up(side);
-            story.hosts.sides[side].close();
-            story.hosts.sides[side].cache = None;
+            end(story, side, None);
             assert!(story.hosts.start(side));
         }
         let bytes = make(story, A, "big", 90_000);
         story.level();
         for side in [A, B] {
-            story.hosts.hang_up(side);
-            story.hosts.sides[side].close();
-            story.hosts.sides[side].cache = Some(LIMIT);
+            end(story, side, Some(LIMIT));
             assert!(story.hosts.start(side));
             // They refuse each other, as long as that is so.
             story.work(side);

@@ -78,33 +78,18 @@ impl Side {
 
     /// The same replica once more, on a disk of its own: as this one is that does not run.
     pub fn snapshot(&self) -> Side {
-        let (disk, out) = (self.disk.snapshot(), Pipe::default());
-        let Side {
-            boot,
-            starts,
-            seed,
-            inline_bytes,
-            adopt_deletes,
-            max_delete,
-            interval,
-            direction,
-            cache,
-            ..
-        } = *self;
+        let disk = self.disk.snapshot();
+        let Side { boot, starts, adopt_deletes, max_delete, interval, direction, cache, .. } = *self;
         Side {
             disk,
-            running: None,
-            out,
-            session: 0,
             boot,
             starts,
-            seed,
-            inline_bytes,
             adopt_deletes,
             max_delete,
             interval,
             direction,
             cache,
+            ..Side::new(self.seed, self.inline_bytes)
         }
     }
 
