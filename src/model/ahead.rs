@@ -11,9 +11,7 @@ use std::ops::Range;
 pub struct Ahead {
     /// Where it would go on, bytes.
     next: u64,
-    /// Bytes that are asked for ahead of it.
-    window: u64,
-    /// Up to where that was done.
+    /// Up to where content is asked for ahead of it.
     asked: u64,
     /// Where it began to read on.
     begun: u64,
@@ -27,28 +25,30 @@ const RUN: u64 = 1 << 20;
 const SLIP: u64 = 1 << 20;
 
 impl Ahead {
-    /// It reads `bytes` now; returns what is to be asked for beside, in bytes, `most` at a time. Costs nothing where the
-    /// reader jumps.
+    /// It reads `bytes` now; returns what is to be asked for beside, in bytes, up to `most` ahead of it. Costs nothing where
+    /// the reader jumps.
     pub fn read(&mut self, bytes: &Range<u64>, most: u64) -> Range<u64> {
+        let nothing = bytes.end..bytes.end;
         let goes_on = bytes.start <= self.next + SLIP && bytes.end + SLIP >= self.next && self.next > 0;
         if !goes_on {
             // Whether it goes on from there its next read tells.
-            (self.next, self.window, self.asked, self.begun) = (bytes.end, 0, bytes.end, bytes.start);
-            return bytes.end..bytes.end;
+            (self.next, self.asked, self.begun) = (bytes.end, bytes.end, bytes.start);
+            return nothing;
         }
-        let advanced = bytes.end > self.next;
         self.next = self.next.max(bytes.end);
-        if self.next - self.begun < RUN {
-            return bytes.end..bytes.end;
+        let run = self.next - self.begun;
+        if run < RUN {
+            return nothing;
         }
-        // Half of the window is under way before more is asked for: so requests are large, and few.
-        if !advanced || self.asked >= self.next + self.window / 2 && self.window > 0 {
-            return bytes.end..bytes.end;
+        // As far as it has come, so far it may well go.
+        let (from, upto) = (self.asked.max(self.next), self.next + run.min(most));
+        // One group after the other, for what is asked for in large portions comes in large portions, and the link rests
+        // in between.
+        if upto < from + GROUP_BYTES.min(most / 2) {
+            return nothing;
         }
-        self.window = (self.window * 2).clamp(GROUP_BYTES.min(most), most);
-        let from = self.asked.max(self.next);
-        self.asked = self.next + self.window;
-        from..self.asked
+        self.asked = upto;
+        from..upto
     }
 }
 
