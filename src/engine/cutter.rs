@@ -126,10 +126,7 @@ impl Worker for Cutter {
             turn = Turn::Worked;
             self.tick(host);
         }
-        let _cutting = host.cutting.lock();
-        if let Err(error) = host.announce() {
-            tracing::error!("changes can't be announced: {error}");
-        }
+        host.announce_now();
         turn
     }
 }
@@ -177,7 +174,11 @@ impl Host {
         };
         let mut seen = BTreeSet::new();
         let mut waits = Vec::new();
-        for file in todo {
+        for (n, file) in todo.into_iter().enumerate() {
+            if n % BATCH == 0 {
+                // The peer has something to do while the rest is cut.
+                self.announce_now();
+            }
             if seen.contains(&file) {
                 continue;
             }
@@ -486,6 +487,13 @@ impl Host {
         }
         self.moved();
         Ok(true)
+    }
+
+    fn announce_now(&self) {
+        let _cutting = self.cutting.lock();
+        if let Err(error) = self.announce() {
+            tracing::error!("changes can't be announced: {error}");
+        }
     }
 
     /// Announces the cuts that were taken, once they are durable. Called by who holds `cutting`.

@@ -1,7 +1,7 @@
 //! What we have told the peer in this session and it has not yet decided.
 //!
 //! Invariants: a flight is here from its announcement until the peer accepts or thanks it, or the
-//! session ends; `busy` are exactly the files of large flights.
+//! session ends; `busy` are exactly the files of large flights, and each is in one.
 
 use super::node::Held;
 use crate::model::cut::Cut;
@@ -37,6 +37,8 @@ pub struct Outbound {
     pub ready: Vec<Cut>,
     pub flights: BTreeMap<Seq, Flight>,
     busy: BTreeMap<FileId, Seq>,
+    /// The large ones, by the process that made them.
+    large: BTreeSet<(u32, Seq)>,
     bytes: u64,
 }
 
@@ -71,8 +73,8 @@ impl Outbound {
 
     /// A cut leaves; returns the large ones it must not overtake.
     pub fn take_off(&mut self, seq: Seq, flight: Flight) -> Vec<Seq> {
-        let same = |f: &Flight| f.large && f.process.is_some() && f.process == flight.process;
-        let after = self.flights.iter().filter(|f| same(f.1)).map(|f| *f.0).collect();
+        let same = |process: u32| self.large.range((process, 0)..=(process, Seq::MAX)).map(|(_, seq)| *seq);
+        let after = flight.process.into_iter().flat_map(same).collect();
         for &file in &flight.files {
             self.waiting.remove(&file);
             self.asked.remove(&file);
@@ -80,6 +82,7 @@ impl Outbound {
                 self.busy.insert(file, seq);
             }
         }
+        self.large.extend(flight.process.filter(|_| flight.large).map(|process| (process, seq)));
         self.bytes += flight.bytes;
         self.flights.insert(seq, flight);
         after
@@ -89,11 +92,62 @@ impl Outbound {
     pub fn land(&mut self, seq: Seq) -> Vec<Held> {
         let Some(flight) = self.flights.remove(&seq) else { return Vec::new() };
         self.bytes -= flight.bytes;
-        self.busy.retain(|_, s| *s != seq);
+        flight.process.into_iter().for_each(|process| _ = self.large.remove(&(process, seq)));
+        for file in flight.files.iter().filter(|_| flight.large) {
+            self.busy.remove(file);
+        }
         flight.held
     }
 
     pub fn in_flight(&self) -> usize {
         self.flights.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::first::FirstSync;
+    use crate::model::ids::{LogPosition, WriterId};
+
+    fn file(counter: u64) -> FileId {
+        FileId { writer: WriterId(1), counter }
+    }
+
+    fn flight(large: bool, process: Option<u32>, counter: u64) -> Flight {
+        Flight { bytes: 10, large, process, files: vec![file(counter)], held: Vec::new() }
+    }
+
+    fn may_cut(outbound: &mut Outbound, counter: u64) -> bool {
+        let head = LogPosition { writer: WriterId(1), seq: 0 };
+        let first = FirstSync::Newest;
+        outbound.begin = Some(Begin { anew: false, met: true, first, owner: true, nonce: 1, head });
+        outbound.up = true;
+        outbound.may_cut(&BTreeSet::from([file(counter)])).is_some()
+    }
+
+    #[test]
+    fn a_cut_does_not_overtake_the_large_ones_of_its_process() {
+        let mut outbound = Outbound::default();
+        assert!(outbound.take_off(1, flight(true, Some(7), 1)).is_empty());
+        assert_eq!(outbound.take_off(2, flight(false, Some(7), 2)), [1]);
+        assert!(outbound.take_off(3, flight(true, Some(8), 3)).is_empty());
+        assert!(outbound.take_off(4, flight(true, None, 4)).is_empty());
+        assert!(outbound.take_off(5, flight(true, None, 5)).is_empty());
+        assert_eq!(outbound.take_off(6, flight(true, Some(7), 6)), [1]);
+        outbound.land(1);
+        assert_eq!(outbound.take_off(7, flight(true, Some(7), 7)), [6]);
+    }
+
+    #[test]
+    fn a_file_waits_for_its_large_cut_and_for_no_small_one() {
+        let mut outbound = Outbound::default();
+        outbound.take_off(1, flight(false, None, 1));
+        assert!(may_cut(&mut outbound, 1));
+        outbound.take_off(2, flight(true, None, 1));
+        outbound.land(1);
+        assert!(!may_cut(&mut outbound, 1));
+        outbound.land(2);
+        assert!(may_cut(&mut outbound, 1) && outbound.in_flight() == 0);
     }
 }
