@@ -33,8 +33,12 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     hosts.a.start();
     hosts.b.start();
     until("both are connected", || hosts.b.status()["peer"]["connected"] == true);
-    let (whole, ours) = awaited(|| listed(&hosts.b.dir) == all);
-    assert!(whole, "B lists {:?} of {all:?}", listed(&hosts.b.dir));
+    // Who looks again and again holds up what they wait for.
+    let ((whole, shown), ours) = timed(|| {
+        let (whole, _) = awaited(|| hosts.b.status()["files"] == files + 1);
+        (whole, listed(&hosts.b.dir))
+    });
+    assert!(whole && shown == all, "B lists {shown:?} of {all:?}");
     let (received, joined) = (hosts.received(), DiskUse::of(&hosts.store));
     let sshfs = Sshfs::mount(link, &hosts.a.dir);
     let beside = |text: &dyn Fn(&Sshfs) -> String| sshfs.as_ref().map_or(String::new(), text);
