@@ -13,6 +13,7 @@ mod modes;
 pub mod mount;
 mod opens;
 mod patience;
+pub mod replay;
 pub mod volume;
 
 #[cfg(test)]

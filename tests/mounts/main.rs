@@ -23,4 +23,5 @@ mod rig;
 mod semantics;
 mod trash;
 mod verify;
+mod watching;
 mod wiped;
