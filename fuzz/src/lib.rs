@@ -7,6 +7,7 @@
 //! Compiled twice: here for libFuzzer, and by tests/seeds.rs, which runs every target over its seeds with
 //! the stable compiler.
 
+pub mod compressed;
 pub mod control;
 pub mod frames;
 pub mod greeting;
@@ -29,9 +30,10 @@ use syncfs::model::codec;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, the most exposed first.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("messages", messages::run),
     ("frames", frames::run),
+    ("compressed", compressed::run),
     ("judge", judge::run),
     ("greeting", greeting::run),
     ("journal", journal::run),

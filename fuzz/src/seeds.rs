@@ -13,6 +13,7 @@ use syncfs::model::dirty::Dirty;
 use syncfs::model::file::{File, Shaky};
 use syncfs::model::first::FirstSync;
 use syncfs::model::ids::{FileId, LogPosition, ReplicaId, WriterId};
+use syncfs::model::limits::FRAME_BYTES;
 use syncfs::model::message::{Ack, Begin, Hello, Message};
 use syncfs::model::name::Name;
 use syncfs::model::record::{Agreed, CutMark, Kept, Merge, Record, Taken, TakenBody, TakenPlace};
@@ -20,6 +21,7 @@ use syncfs::model::share::{Header, Share};
 use syncfs::model::survey::{Answer, Entry};
 use syncfs::model::verify;
 use syncfs::model::version::Version;
+use syncfs::wire::compression::Compressor;
 use syncfs::wire::frame::put;
 use syncfs::wire::greeting::Word;
 
@@ -43,6 +45,9 @@ pub fn all() -> Vec<Seed> {
     add("frames", "messages", stream);
     add("frames", "too-long", [&[0, 0][..], &5000u32.to_le_bytes()].concat());
     add("frames", "flagged", [&[1, 0][..], &(1u32 << 24 | 3).to_le_bytes()].concat());
+    for (name, body) in compressed() {
+        add("compressed", name, body);
+    }
     let mut stream = Vec::new();
     for (name, word) in words() {
         let mut frame = Vec::new();
@@ -85,6 +90,15 @@ pub fn all() -> Vec<Seed> {
 fn dice(seed: u64, length: usize) -> Vec<u8> {
     let mut dice = syncfs::store::torn::Dice(seed);
     (0..length).map(|_| dice.roll(256) as u8).collect()
+}
+
+/// Bodies of compressed frames.
+fn compressed() -> [(&'static str, Vec<u8>); 4] {
+    let compress = |body: &[u8]| Compressor::new(Default::default()).compress(body).expect("it shrinks");
+    let text: Vec<u8> = (0..500).flat_map(|n: u32| format!("this is line {n}\n").into_bytes()).collect();
+    let whole = compress(&text);
+    let half = whole[..whole.len() / 2].to_vec();
+    [("text", text), ("compressed", whole), ("cut-off", half), ("bomb", compress(&[0; FRAME_BYTES + 1]))]
 }
 
 fn name(text: &str) -> Name {

@@ -119,6 +119,9 @@ pub struct Mount {
     /// How often what changes here is announced to the peer, beside `flush`; 0: at once
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub interval: u64,
+    /// Compress nothing on its way; without it, what shrinks is compressed, where the peer does the same
+    #[arg(long)]
+    pub no_compress: bool,
     /// Hold only what is used here, up to SIZE on the disk (500M, 10G); the rest comes from the peer when it is read. The peer
     /// holds everything [default: everything is held]
     #[arg(long, value_name = "SIZE", value_parser = size)]

@@ -92,6 +92,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
         options: engine::Options {
             store,
             peer,
+            compress: !args.no_compress,
             listen: args.listen,
             key_file,
             read_timeout: Duration::from_secs(args.read_timeout),

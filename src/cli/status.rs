@@ -63,7 +63,9 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
         "wire",
         number("sent_bytes").map(|n| {
             let received = number("received_bytes").map(|n| format!("{} received", bytes(n)));
-            join([Some(format!("{} sent", bytes(n))), received])
+            let saved = number("saved_bytes").filter(|n| *n > 0);
+            let saved = saved.map(|n| format!("{} saved by compression", bytes(n)));
+            join([Some(format!("{} sent", bytes(n))), received, saved])
         }),
     ));
     lines.push(("cache", cache(&status["cache"])));
@@ -106,7 +108,7 @@ mod tests {
             "mount": "/mnt/shared", "store": "/mnt/shared", "replica": "00ab",
             "peer": {"address": "hostb:7377", "replica": "00cd", "connected": true, "rtt_ms": 0.31, "clock_skew_ms": -12},
             "files": 3001, "bytes": 1_073_741_824u64, "pending_files": 1, "dirty_chunks": 2, "missing_chunks": 0,
-            "conflicts": 2, "paused": 150, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500,
+            "conflicts": 2, "paused": 150, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500, "saved_bytes": 2000,
             "cache": {"limit": null, "used": 5},
         });
         let lines: Vec<String> = listing(&status).iter().map(|(k, v)| format!("{k:<11}{v}")).collect();
@@ -124,7 +126,7 @@ mod tests {
                 "conflicts  2 conflict copies",
                 "paused     150 deletes of the peer wait; let them pass: syncfs resume",
                 "trash      3 files, 4.10 kB",
-                "wire       500 bytes sent, 1.50 kB received",
+                "wire       500 bytes sent, 1.50 kB received, 2.00 kB saved by compression",
             ]
         );
     }

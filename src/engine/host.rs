@@ -49,6 +49,8 @@ pub struct Options {
     pub store: PathBuf,
     /// `HOST[:PORT]`
     pub peer: String,
+    /// What shrinks is compressed on its way, where the peer does the same.
+    pub compress: bool,
     pub listen: SocketAddr,
     pub key_file: PathBuf,
     pub read_timeout: Duration,

@@ -37,6 +37,8 @@ pub struct Status {
     pub trash: Trash,
     pub sent_bytes: u64,
     pub received_bytes: u64,
+    /// What would have been sent or received beside, had nothing been compressed.
+    pub saved_bytes: u64,
     pub cache: Cache,
     /// What the peer acknowledged and does not hold, as it was before it changed here.
     pub kept_for_peer: Kept,
@@ -127,6 +129,7 @@ impl Host {
             trash: Trash { entries, bytes: trash_bytes },
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
             received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
+            saved_bytes: counters.as_ref().map_or(0, |c| c.saved_bytes),
             cache: Cache {
                 limit: self.holding.cache(|cache| cache.limit()),
                 used: self

@@ -3,6 +3,7 @@
 //! Invariants: the engine hears `Up`, that session's messages and `Down`, and of the next session only
 //! then; one that ended before its turn came is never heard of.
 
+use super::compression::{Compressor, Decompressor};
 use super::context::{Context, FLUSH, GREETING, Session, Signal};
 use super::error::{Error, Result};
 use super::frame::FrameReader;
@@ -11,6 +12,7 @@ use super::outbox::Outbox;
 use super::session;
 use super::socket::Socket;
 use super::stage::Place;
+use super::terms::Terms;
 use super::tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,8 +42,14 @@ pub async fn serve(
         Ok(Err(Error::Broken(error))) => return Err(tls::explain(error, address)),
         Ok(greeted) => greeted?,
     };
+    let terms = context.terms.both(Terms::of(&greeted.hello.features));
+    if terms.compress {
+        reader.decompress_with(Decompressor::new(context.traffic.clone())?);
+    }
+    let compressor = terms.compress.then(|| Compressor::new(context.traffic.clone()));
+    let outbox = Arc::new(Outbox::new(greeted.place.stop.clone(), compressor));
     let session = Session { peer: greeted.hello, address, clock_skew_ms: greeted.clock_skew_ms, dialled };
-    context.shared.tasks.spawn(live(context.clone(), session, greeted.place, reader, writer));
+    context.shared.tasks.spawn(live(context.clone(), session, greeted.place, outbox, reader, writer));
     Ok(())
 }
 
@@ -50,13 +58,13 @@ async fn live<R, W>(
     context: Arc<Context>,
     session: Session,
     place: Place,
+    outbox: Arc<Outbox>,
     mut reader: FrameReader<R>,
     mut writer: W,
 ) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let outbox = Arc::new(Outbox::new(place.stop.clone()));
     let up = async {
         let turn = context.turn.lock().await;
         let signal = Signal::Up(session.clone(), outbox.clone());

@@ -5,6 +5,7 @@ use super::log::Complaints;
 use super::outbox::Outbox;
 use super::socket::Traffic;
 use super::stage::Stage;
+use super::terms::Terms;
 use super::tls::Tls;
 use crate::model::ids::ReplicaId;
 use crate::model::message::{Hello, Message};
@@ -56,6 +57,8 @@ pub struct Context {
     pub replica: ReplicaId,
     pub boot: u64,
     pub features: Vec<String>,
+    /// What this side can do on the wire; named beside `features`.
+    pub terms: Terms,
     pub admit: Admit,
     pub stage: Arc<Stage>,
     pub traffic: Arc<Traffic>,

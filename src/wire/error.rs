@@ -55,6 +55,8 @@ pub enum Error {
     FrameTooLong(usize),
     #[error("the peer sent a frame with unknown flags {0:#04x}")]
     UnknownFlags(u8),
+    #[error("the peer sent a compressed frame that can't be used: {0}")]
+    Compressed(&'static str),
     #[error("the peer sent what can't be understood: {0}")]
     Malformed(#[from] CodecError),
     #[error("the peer sent what makes no sense: {0}")]

@@ -1,15 +1,16 @@
 //! Frames: how values lie on the stream.
 //!
 //! A frame is a header of 4 bytes and a body. The header is a little-endian `u32`: its low 24 bits
-//! are the body's length in bytes, its high 8 bits are flags. No flag is known yet (compression will
-//! be one); a frame with an unknown flag is refused, not guessed at.
+//! are the body's length in bytes, its high 8 bits are flags. A frame with a flag that is unknown, or was
+//! not agreed on, is refused, not guessed at.
 //!
 //! Invariants: a length is checked against its limit before anything is done with it; memory grows
-//! only as bytes arrive, never by what a header promises.
+//! only as bytes arrive, never by what a header promises. A compressed body is looked into only when all of it is there.
 
+use super::compression::Decompressor;
 use super::error::{Error, Result};
 use crate::model::limits::FRAME_BYTES;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes of a frame before its body.
@@ -21,9 +22,22 @@ const READ_BYTES: usize = 16 << 10;
 
 const _: () = assert!(FRAME_BYTES < 1 << 24, "a frame's length takes 24 bits");
 
+/// The body is compressed, and says how long its content is.
+const COMPRESSED: u8 = 1;
+
 /// Adds one frame to `out`. `body` is at most [`FRAME_BYTES`] long: the caller has checked.
 pub fn put(out: &mut Vec<u8>, body: &[u8]) {
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    put_with(out, 0, body);
+}
+
+/// The same for a body that [`Compressor`](super::compression::Compressor) has made smaller.
+pub fn put_compressed(out: &mut Vec<u8>, body: &[u8]) {
+    put_with(out, COMPRESSED, body);
+}
+
+fn put_with(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
+    let header = body.len() as u32 | u32::from(flags) << 24;
+    out.extend_from_slice(&header.to_le_bytes());
     out.extend_from_slice(body);
 }
 
@@ -31,22 +45,29 @@ pub fn put(out: &mut Vec<u8>, body: &[u8]) {
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
+    decompressor: Option<Decompressor>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> FrameReader<R> {
-        FrameReader { stream, buffer: BytesMut::new() }
+        FrameReader { stream, buffer: BytesMut::new(), decompressor: None }
+    }
+
+    /// From here on frames may be compressed.
+    pub fn decompress_with(&mut self, decompressor: Decompressor) {
+        self.decompressor = Some(decompressor);
     }
 
     /// The body of the next frame, if all of it has arrived.
     ///
     /// # Errors
-    /// [`Error::FrameTooLong`] for more than `limit` bytes; [`Error::UnknownFlags`].
-    pub fn take(&mut self, limit: usize) -> Result<Option<BytesMut>> {
+    /// [`Error::FrameTooLong`] for more than `limit` bytes; [`Error::UnknownFlags`]; those of [`Decompressor::decompress`].
+    pub fn take(&mut self, limit: usize) -> Result<Option<Bytes>> {
         let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let header = u32::from_le_bytes(*header);
         let (length, flags) = ((header & 0x00ff_ffff) as usize, (header >> 24) as u8);
-        if flags != 0 {
+        let decompressor = self.decompressor.as_mut().filter(|_| flags == COMPRESSED);
+        if flags != 0 && decompressor.is_none() {
             return Err(Error::UnknownFlags(flags));
         }
         if length > limit {
@@ -56,7 +77,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Ok(None);
         }
         self.buffer.advance(HEADER_BYTES);
-        Ok(Some(self.buffer.split_to(length)))
+        let body = self.buffer.split_to(length).freeze();
+        match decompressor {
+            None => Ok(Some(body)),
+            Some(decompressor) => decompressor.decompress(&body, limit).map(Some),
+        }
     }
 
     /// Waits for more bytes. Nothing is lost if the wait is given up.
@@ -75,7 +100,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The body of the next frame.
-    pub async fn next(&mut self, limit: usize) -> Result<BytesMut> {
+    pub async fn next(&mut self, limit: usize) -> Result<Bytes> {
         loop {
             match self.take(limit)? {
                 Some(body) => return Ok(body),
@@ -87,6 +112,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compression::Compressor;
     use super::*;
 
     fn reader(bytes: &[u8]) -> FrameReader<&[u8]> {
@@ -132,6 +158,20 @@ mod tests {
         assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], b"");
         assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], &[7; 100_000]);
         assert!(matches!(reader.next(FRAME_BYTES).await, Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn what_was_compressed_comes_back_only_where_that_was_agreed_on() {
+        let traffic = std::sync::Arc::default();
+        let small = Compressor::new(std::sync::Arc::clone(&traffic)).compress(&[7; 100_000]).unwrap();
+        let mut bytes = Vec::new();
+        put_compressed(&mut bytes, &small);
+        put(&mut bytes, b"plain");
+        assert!(matches!(reader(&bytes).next(FRAME_BYTES).await, Err(Error::UnknownFlags(COMPRESSED))));
+        let mut reader = reader(&bytes);
+        reader.decompress_with(Decompressor::new(traffic).unwrap());
+        assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], &[7; 100_000]);
+        assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], b"plain");
     }
 
     #[tokio::test]

@@ -103,7 +103,7 @@ where
         replica: context.replica,
         boot: context.boot,
         clock_ms: clock_ms(),
-        features: context.features.clone(),
+        features: context.features.iter().cloned().chain(context.terms.names()).collect(),
     };
     say(writer, &Word::Hello { hello: ours, ended: context.stage.ended() }).await?;
     let (hello, ended) = match hear(reader, address).await? {

@@ -15,6 +15,7 @@ use super::key::Key;
 use super::log::Complaints;
 use super::outbox::{Class, Outbox};
 use super::stage::Stage;
+use super::terms::Terms;
 use super::tls::Tls;
 use crate::model::ids::ReplicaId;
 use crate::model::limits::EVENTS;
@@ -35,8 +36,10 @@ pub struct Config {
     /// This replica, and the number of this start of its daemon.
     pub replica: ReplicaId,
     pub boot: u64,
-    /// What this side can do, by name.
+    /// What the engine of this side can do, by name.
     pub features: Vec<String>,
+    /// Whether this side compresses, and takes what is compressed.
+    pub compress: bool,
     /// Where to listen; `None`: only dial.
     pub listen: Option<SocketAddr>,
     /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`; resolved anew at each dial.
@@ -57,6 +60,8 @@ pub struct Counters {
     /// TCP payload of all connections since the start, handshakes included.
     pub sent_bytes: u64,
     pub received_bytes: u64,
+    /// What would have been sent or received beside, had nothing been compressed.
+    pub saved_bytes: u64,
     /// The last round trip measured in the session that is up.
     pub rtt: Option<Duration>,
     /// Where the peer is, while a session is up.
@@ -113,6 +118,7 @@ impl Link {
             replica: config.replica,
             boot: config.boot,
             features: config.features,
+            terms: Terms { compress: config.compress },
             admit: config.admit,
             stage: shared.stage.clone(),
             traffic: shared.traffic.clone(),
@@ -166,6 +172,7 @@ impl Link {
         Counters {
             sent_bytes: self.shared.traffic.sent.load(Relaxed),
             received_bytes: self.shared.traffic.received.load(Relaxed),
+            saved_bytes: self.shared.traffic.saved.load(Relaxed),
             rtt: rtt.filter(|_| address.is_some()),
             address,
             connected: address.is_some(),

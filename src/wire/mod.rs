@@ -3,13 +3,14 @@
 //! One authenticated, encrypted TCP connection to the one peer, kept up for as long as the daemon
 //! runs. Reading order: [`link`] (what the engine sees), `dial` and `accept` (how a connection comes
 //! about), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`,
-//! `outbox`, `frame`; beneath them `context` (what the tasks share), [`key`], `tls`, `socket`, `system`.
+//! `outbox`, `frame`, [`compression`]; beneath them `terms` (what both sides can do), `context` (what the tasks share), [`key`], `tls`, `socket`, `system`.
 //!
 //! Invariants: nothing a peer sends is looked at before TLS has proved that it holds the share's
 //! key; nothing a peer sends makes us panic, wait for ever or claim memory beyond
 //! [`limits`](crate::model::limits).
 
 mod accept;
+pub mod compression;
 mod connection;
 mod context;
 mod dial;
@@ -24,6 +25,7 @@ pub mod session;
 mod socket;
 mod stage;
 mod system;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -3,6 +3,7 @@
 //! Invariants: a more urgent class is emptied first, order is kept within a class; the memory is
 //! bounded, for a peer that talks but does not read ends the session; nothing outlives its session.
 
+use super::compression::Compressor;
 use super::frame;
 use super::stage::Stop;
 use crate::model::codec;
@@ -39,6 +40,8 @@ impl Class {
 
 pub struct Outbox {
     state: Mutex<State>,
+    /// Where the peer takes what is compressed.
+    compressor: Option<Compressor>,
     /// Ends the session that this outbox belongs to.
     pub stop: Stop,
     filled: Notify,
@@ -58,24 +61,32 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Frame>,
     bytes: usize,
 }
 
+/// A message as it will be sent.
+struct Frame {
+    body: Vec<u8>,
+    compressed: bool,
+}
+
 impl Outbox {
-    pub fn new(stop: Stop) -> Outbox {
-        Outbox { state: Mutex::default(), stop, filled: Notify::new(), drained: Notify::new() }
+    pub fn new(stop: Stop, compressor: Option<Compressor>) -> Outbox {
+        Outbox { state: Mutex::default(), compressor, stop, filled: Notify::new(), drained: Notify::new() }
     }
 
     /// Queues a message. Ends the session if the message is too large for a frame or the peer has
     /// left too much untaken.
     pub fn push(&self, class: Class, message: &Message) {
-        self.insert(&mut self.state.lock(), class, codec::encode(message));
+        if let Some(frame) = self.frame(class, message) {
+            self.insert(&mut self.state.lock(), class, frame);
+        }
     }
 
     /// Queues a message once there is room in its class; returns at once when the session is over.
     pub async fn push_when_room(&self, class: Class, message: &Message) {
-        let body = codec::encode(message);
+        let Some(frame) = self.frame(class, message) else { return };
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
@@ -84,7 +95,7 @@ impl Outbox {
             {
                 let mut state = self.state.lock();
                 if state.closed || state.finishing || state.classes[class as usize].bytes <= QUEUE_BYTES {
-                    return self.insert(&mut state, class, body);
+                    return self.insert(&mut state, class, frame);
                 }
             }
             drained.await;
@@ -97,20 +108,32 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    fn insert(&self, state: &mut State, class: Class, body: Vec<u8>) {
+    /// Words are sent as they are: somebody waits for them.
+    fn frame(&self, class: Class, message: &Message) -> Option<Frame> {
+        let body = codec::encode(message);
+        if body.len() > FRAME_BYTES {
+            tracing::error!(bytes = body.len(), "a message is too large for a frame; this is a bug");
+            self.stop.now("a message for the peer was too large");
+            return None;
+        }
+        let compressor = self.compressor.as_ref().filter(|_| class != Class::Word);
+        Some(match compressor.and_then(|compressor| compressor.compress(&body)) {
+            Some(body) => Frame { body, compressed: true },
+            None => Frame { body, compressed: false },
+        })
+    }
+
+    fn insert(&self, state: &mut State, class: Class, frame: Frame) {
         if state.closed || state.finishing {
             return;
         }
-        if body.len() > FRAME_BYTES {
-            tracing::error!(bytes = body.len(), "a message is too large for a frame; this is a bug");
-            return self.stop.now("a message for the peer was too large");
-        }
-        if state.classes.iter().map(|q| q.bytes).sum::<usize>() + body.len() > OUTBOX_BYTES {
+        let bytes = frame.body.len();
+        if state.classes.iter().map(|q| q.bytes).sum::<usize>() + bytes > OUTBOX_BYTES {
             return self.stop.now("the peer does not take what it is sent");
         }
         let queue = &mut state.classes[class as usize];
-        queue.bytes += body.len();
-        queue.frames.push_back(body);
+        queue.bytes += bytes;
+        queue.frames.push_back(frame);
         self.filled.notify_one();
     }
 
@@ -120,9 +143,12 @@ impl Outbox {
             {
                 let mut state = self.state.lock();
                 while out.len() < BATCH_BYTES
-                    && let Some(body) = state.pop()
+                    && let Some(Frame { body, compressed }) = state.pop()
                 {
-                    frame::put(out, &body);
+                    match compressed {
+                        true => frame::put_compressed(out, &body),
+                        false => frame::put(out, &body),
+                    }
                 }
                 if !out.is_empty() {
                     self.drained.notify_waiters();
@@ -157,14 +183,14 @@ impl Outbox {
 }
 
 impl State {
-    fn pop(&mut self) -> Option<Vec<u8>> {
+    fn pop(&mut self) -> Option<Frame> {
         if let Some(nonce) = self.pong.take() {
-            return Some(codec::encode(&Message::Pong { nonce }));
+            return Some(Frame { body: codec::encode(&Message::Pong { nonce }), compressed: false });
         }
         let queue = self.classes.iter_mut().find(|q| !q.frames.is_empty())?;
-        let body = queue.frames.pop_front()?;
-        queue.bytes -= body.len();
-        Some(body)
+        let frame = queue.frames.pop_front()?;
+        queue.bytes -= frame.body.len();
+        Some(frame)
     }
 }
 
@@ -172,7 +198,7 @@ impl State {
 mod tests {
     use super::super::frame::FrameReader;
     use super::super::session::parse;
-    use super::super::tests::{announce, deliver};
+    use super::super::tests::{announce, deliver, text};
     use super::*;
     use std::sync::Arc;
 
@@ -192,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn words_overtake_announcements_and_those_overtake_bulk_each_in_order() {
-        let outbox = Outbox::new(Stop::default());
+        let outbox = Outbox::new(Stop::default(), None);
         outbox.push(Class::Bulk, &deliver(1, 200_000));
         outbox.push(Class::Bulk, &deliver(2, 10));
         outbox.push(Class::Soon, &announce(3));
@@ -213,8 +239,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn deliveries_and_announcements_are_compressed_where_the_peer_takes_that_and_words_never() {
+        for (compressor, classes) in
+            [(Some(Compressor::new(Arc::default())), vec![Class::Soon, Class::Bulk]), (None, vec![])]
+        {
+            let outbox = Outbox::new(Stop::default(), compressor);
+            for class in [Class::Word, Class::Soon, Class::Bulk] {
+                outbox.push(class, &text(100_000));
+                let small = outbox.state.lock().classes[class as usize].bytes < 50_000;
+                assert_eq!(small, classes.contains(&class), "{class:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn bulk_waits_for_room_and_neither_words_nor_other_classes_wait_with_it() {
-        let outbox = Arc::new(Outbox::new(Stop::default()));
+        let outbox = Arc::new(Outbox::new(Stop::default(), None));
         while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
             outbox.push_when_room(Class::Bulk, &deliver(1, 500_000)).await;
         }
@@ -233,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_released_when_the_session_ends() {
-        let outbox = Outbox::new(Stop::default());
+        let outbox = Outbox::new(Stop::default(), None);
         while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
             outbox.push(Class::Bulk, &deliver(1, 500_000));
         }
@@ -244,14 +284,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_too_large_for_a_frame_ends_the_session_unsent() {
-        let outbox = Outbox::new(Stop::default());
+        let outbox = Outbox::new(Stop::default(), None);
         outbox.push(Class::Bulk, &deliver(1, FRAME_BYTES));
         assert!(outbox.stop.wanted().await.to_string().contains("too large") && outbox.is_empty());
     }
 
     #[tokio::test]
     async fn a_peer_that_never_reads_ends_the_session_and_fills_nothing() {
-        let outbox = Outbox::new(Stop::default());
+        let outbox = Outbox::new(Stop::default(), None);
         for n in 0..1_000_000 {
             outbox.pong(n);
         }

@@ -24,6 +24,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
+    /// What would have been sent or received beside, had nothing been compressed.
+    pub saved: AtomicU64,
 }
 
 /// A TCP stream that adds to the [`Traffic`] what passes.

@@ -1,7 +1,8 @@
 //! The promises of the network's door, over real sockets on 127.0.0.1.
 
+use super::compression::{Compressor, Decompressor};
 use super::context::{Admit, Session};
-use super::frame::{FrameReader, put};
+use super::frame::{FrameReader, put, put_compressed};
 use super::greeting::Word;
 use super::key::Key;
 use super::link::{Config, Event, Events, Link};
@@ -37,8 +38,27 @@ pub fn announce(seq: u64) -> Message {
 }
 
 pub fn deliver(request: u64, bytes: usize) -> Message {
-    let pieces = vec![Piece { first: 0, bytes: vec![request as u8; bytes] }];
+    let pieces = vec![Piece { first: 0, bytes: noise(request, bytes) }];
     Message::Deliver { request, pieces, sha256: [0; 32] }
+}
+
+/// Bytes that don't compress.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// A delivery of so many bytes that compress.
+pub fn text(bytes: usize) -> Message {
+    let lines = (0..).flat_map(|n: u32| format!("this is line {n}\n").into_bytes());
+    let pieces = vec![Piece { first: 0, bytes: lines.take(bytes).collect() }];
+    Message::Deliver { request: 1, pieces, sha256: [0; 32] }
 }
 
 fn word(request: u64) -> Message {
@@ -50,18 +70,26 @@ struct Host {
     events: Events,
 }
 
-async fn host_with(id: u128, key: [u8; 32], listen: SocketAddr, peer: String, admit: Admit) -> Host {
-    let config = Config {
+fn config(id: u128, key: [u8; 32], listen: SocketAddr, peer: String, admit: Admit) -> Config {
+    Config {
         key: Key::from_bytes(key),
         replica: ReplicaId(id),
         boot: 1,
         features: vec![MARK.into()],
+        compress: true,
         listen: Some(listen),
         peer,
         admit,
-    };
+    }
+}
+
+async fn started(config: Config) -> Host {
     let (link, events) = Link::start(config).await.unwrap();
     Host { link, events }
+}
+
+async fn host_with(id: u128, key: [u8; 32], listen: SocketAddr, peer: String, admit: Admit) -> Host {
+    started(config(id, key, listen, peer, admit)).await
 }
 
 async fn host(id: u128, listen: SocketAddr, peer: impl ToString) -> Host {
@@ -217,12 +245,16 @@ struct Puppet {
 impl Puppet {
     /// Dials and says hello; what the host's hello was.
     async fn hello(to: SocketAddr, id: u128, boot: u64, ended: u64) -> Puppet {
+        Puppet::hello_with(to, id, boot, ended, vec![]).await
+    }
+
+    async fn hello_with(to: SocketAddr, id: u128, boot: u64, ended: u64, features: Vec<String>) -> Puppet {
         let tls = Tls::new(&Key::from_bytes(KEY)).unwrap();
         let stream = TcpStream::connect(to).await.unwrap();
         let stream = soon(TlsConnector::from(tls.dialer).connect(Tls::name(), stream)).await.unwrap();
         let (reader, writer) = split(stream);
         let mut puppet = Puppet { reader: FrameReader::new(reader), writer };
-        let hello = Hello { replica: ReplicaId(id), boot, clock_ms: clock_ms() + 5_000, features: vec![] };
+        let hello = Hello { replica: ReplicaId(id), boot, clock_ms: clock_ms() + 5_000, features };
         puppet.say(&Word::Hello { hello, ended }).await;
         assert!(matches!(puppet.hear().await, Word::Hello { .. }));
         puppet
@@ -326,7 +358,7 @@ async fn nothing_of_a_session_is_readable_on_the_wire_and_every_byte_is_counted(
     let mut b = host(2, at_b, NOWHERE).await;
     let mut a = host(1, free(), relay.address).await;
     let (up, _) = (a.up().await, b.up().await);
-    assert_eq!(up.peer.features, [MARK]);
+    assert_eq!(up.peer.features, [MARK, "zstd"]);
     for n in 1..20 {
         a.link.send(deliver(n, 50_000));
         b.link.send(word(n));
@@ -334,7 +366,7 @@ async fn nothing_of_a_session_is_readable_on_the_wire_and_every_byte_is_counted(
         assert_eq!(a.message().await, word(n));
     }
     assert!(!contains(&relay.seen.lock(), MARK.as_bytes()));
-    assert!(!contains(&relay.seen.lock(), &[7; 32]));
+    assert!(!contains(&relay.seen.lock(), &noise(7, 32)));
     // The heartbeat's answer may still be under way.
     until(|| a.link.counters().rtt.is_some() && b.link.counters().rtt.is_some()).await;
     until(|| {
@@ -345,6 +377,52 @@ async fn nothing_of_a_session_is_readable_on_the_wire_and_every_byte_is_counted(
     })
     .await;
     assert!(a.link.counters().connected && a.link.counters().address == Some(relay.address));
+}
+
+#[tokio::test]
+async fn text_is_compressed_where_both_sides_take_that() {
+    for (ours, theirs) in [(true, true), (true, false), (false, true)] {
+        let at_b = free();
+        let config = |id, listen, peer: String, compress| Config {
+            compress,
+            ..config(id, KEY, listen, peer, Arc::new(|_| Ok(())))
+        };
+        let mut b = started(config(2, at_b, NOWHERE.into(), theirs)).await;
+        let mut a = started(config(1, free(), at_b.to_string(), ours)).await;
+        a.up().await;
+        b.up().await;
+        let text = text(200_000);
+        a.link.send(text.clone());
+        assert_eq!(b.message().await, text);
+        let (sent, received) = (a.link.counters(), b.link.counters());
+        if ours && theirs {
+            assert!(received.received_bytes < 100_000, "{received:?}");
+            assert!(sent.saved_bytes > 100_000 && sent.saved_bytes == received.saved_bytes, "{sent:?}");
+        } else {
+            assert!(received.received_bytes > 200_000, "{received:?}");
+            assert_eq!((sent.saved_bytes, received.saved_bytes), (0, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_frame_that_was_not_agreed_on_or_holds_too_much_ends_the_session() {
+    let mut a = host(1, any(), NOWHERE).await;
+    let bomb = zstd::bulk::compress(&vec![0; FRAME_BYTES + 1], 1).unwrap();
+    let cases = [
+        (vec![], "unknown flags 0x01"),
+        (vec!["zstd".into()], "a frame of 8388609 bytes, more than is allowed"),
+    ];
+    for (boot, (features, reason)) in cases.into_iter().enumerate() {
+        let mut puppet = Puppet::hello_with(a.link.listen_addr().unwrap(), 2, boot as u64, 0, features).await;
+        puppet.follow().await;
+        a.up().await;
+        let mut bytes = Vec::new();
+        put_compressed(&mut bytes, &bomb);
+        puppet.raw(&bytes).await;
+        let told = a.down().await;
+        assert!(told.contains(reason), "{told:?} for {reason:?}");
+    }
 }
 
 #[tokio::test]
@@ -631,15 +709,7 @@ async fn closing_sends_what_is_queued() {
 async fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind(any()).unwrap();
     let listen = taken.local_addr().unwrap();
-    let config = Config {
-        key: Key::from_bytes(KEY),
-        replica: ReplicaId(1),
-        boot: 1,
-        features: vec![],
-        listen: Some(listen),
-        peer: NOWHERE.into(),
-        admit: Arc::new(|_| Ok(())),
-    };
+    let config = config(1, KEY, listen, NOWHERE.into(), Arc::new(|_| Ok(())));
     let error = Link::start(config).await.err().unwrap().to_string();
     assert!(error.contains(&listen.to_string()) && error.contains("--listen"), "{error}");
 }
@@ -657,6 +727,7 @@ async fn mutated_frames_never_panic() {
     };
     let since = Some(LogPosition { writer: WriterId(3), seq: 4 });
     let good = [announce(1), deliver(2, 3000), word(3), Message::Sync { since }];
+    let small = Compressor::new(Arc::default()).compress(&codec::encode(&text(5000))).unwrap();
     let greeting = Word::Hello {
         hello: Hello { replica: ReplicaId(1), boot: 1, clock_ms: 1, features: vec![MARK.into()] },
         ended: 3,
@@ -667,6 +738,7 @@ async fn mutated_frames_never_panic() {
             put(&mut bytes, &codec::encode(message));
         }
         put(&mut bytes, &codec::encode(&greeting));
+        put_compressed(&mut bytes, &small);
         for _ in 0..1 + random(8) {
             let at = random(bytes.len());
             match random(4) {
@@ -677,6 +749,7 @@ async fn mutated_frames_never_panic() {
             }
         }
         let mut reader = FrameReader::new(&bytes[..]);
+        reader.decompress_with(Decompressor::new(Arc::default()).unwrap());
         while let Ok(body) = reader.next(FRAME_BYTES).await {
             let _ = parse(&body);
             let _ = codec::decode::<Word>(&body);

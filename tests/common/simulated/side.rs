@@ -156,6 +156,7 @@ impl Side {
         let options = Options {
             store: "/simulated".into(),
             peer: "peer".into(),
+            compress: true,
             listen: "127.0.0.1:1".parse().unwrap(),
             key_file: "/none".into(),
             read_timeout: std::time::Duration::from_secs(10),
