@@ -357,3 +357,17 @@ fn a_conflict_copy_never_gets_a_name_that_comes_with_the_same_cut() {
         files.contains(&("a".into(), b"newer".to_vec())) && files.contains(&(copy, b"of that name".to_vec()))
     );
 }
+
+#[test]
+fn a_limit_that_is_lifted_counts_at_once() {
+    let pair = Pair::started();
+    let sender = pair.a.host();
+    // Half an hour at that rate.
+    sender.set_bwlimit(Some(1000));
+    assert_eq!(sender.status().bwlimit, Some(1000));
+    pair.a.save("large", &noise(1, 2_000_000));
+    sender.set_bwlimit(Some(0));
+    assert_eq!((sender.bwlimit(), sender.status().bwlimit), (None, None));
+    pair.flush();
+    pair.assert_equal();
+}

@@ -119,6 +119,9 @@ pub struct Mount {
     /// How often what changes here is announced to the peer, beside `flush`; 0: at once
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub interval: u64,
+    /// How many bytes a second this host sends at most (500k, 2M); 0: as many as go
+    #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = rate)]
+    pub bwlimit: u64,
     /// Compress nothing on its way; without it, what shrinks is compressed, where the peer does the same
     #[arg(long)]
     pub no_compress: bool,
@@ -304,6 +307,11 @@ fn size(text: &str) -> Result<u64, String> {
     units::parse_bytes(text).ok_or_else(|| "not a size: 500M, 10G, 1T, or a number of bytes".to_owned())
 }
 
+fn rate(text: &str) -> Result<u64, String> {
+    units::parse_bytes(text)
+        .ok_or_else(|| "not a rate: 500k, 2M, or a number of bytes a second; 0: no limit".to_owned())
+}
+
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
@@ -335,6 +343,7 @@ mod tests {
         let mount = mount("syncfs mount /mnt/shared --peer hostb");
         assert_eq!(mount.listen, "[::]:7377".parse().unwrap());
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (30, false, false));
+        assert_eq!((mount.bwlimit, mount.no_compress), (0, false));
         assert_eq!((mount.store, mount.key_file), (None, None));
         assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (7, None, false));
     }
@@ -352,6 +361,7 @@ mod tests {
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
         assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (0, Some(900), true));
         assert!(mount.kernel.read_only);
+        assert_eq!(super::tests::mount("syncfs mount /d -o peer=b,bwlimit=500k").bwlimit, 500 << 10);
     }
 
     #[test]
@@ -366,6 +376,10 @@ mod tests {
         assert_eq!(parsed("syncfs mount /d -o peer=b,help").unwrap_err(), ErrorKind::UnknownArgument);
         assert_eq!(parsed("syncfs mount /d -o peer=b,new_peer=1").unwrap_err(), ErrorKind::TooManyValues);
         assert_eq!(parsed("syncfs mount /d -o peer=b,listen=x").unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(
+            parsed("syncfs mount /d --peer b --bwlimit fast").unwrap_err(),
+            ErrorKind::ValueValidation
+        );
         assert_eq!(parsed("syncfs mount /d --peer a -o peer=b").unwrap_err(), ErrorKind::ArgumentConflict);
         assert_eq!(parsed("syncfs compress x").unwrap_err(), ErrorKind::InvalidSubcommand);
         assert_eq!(parsed("syncfs flush --timeout -1").unwrap_err(), ErrorKind::UnknownArgument);

@@ -93,6 +93,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             store,
             peer,
             compress: !args.no_compress,
+            bwlimit: Some(args.bwlimit).filter(|rate| *rate > 0),
             listen: args.listen,
             key_file,
             read_timeout: Duration::from_secs(args.read_timeout),

@@ -68,6 +68,7 @@ fn listing(status: &Value) -> Vec<(&'static str, String)> {
             join([Some(format!("{} sent", bytes(n))), received, saved])
         }),
     ));
+    lines.push(("limit", number("bwlimit").map(|n| format!("{} a second are sent at most", bytes(n)))));
     lines.push(("cache", cache(&status["cache"])));
     lines.into_iter().filter_map(|(what, value)| Some((what, value?))).collect()
 }
@@ -108,7 +109,7 @@ mod tests {
             "mount": "/mnt/shared", "store": "/mnt/shared", "replica": "00ab",
             "peer": {"address": "hostb:7377", "replica": "00cd", "connected": true, "rtt_ms": 0.31, "clock_skew_ms": -12},
             "files": 3001, "bytes": 1_073_741_824u64, "pending_files": 1, "dirty_chunks": 2, "missing_chunks": 0,
-            "conflicts": 2, "paused": 150, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500, "saved_bytes": 2000,
+            "conflicts": 2, "paused": 150, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500, "received_bytes": 1500, "saved_bytes": 2000, "bwlimit": 512_000,
             "cache": {"limit": null, "used": 5},
         });
         let lines: Vec<String> = listing(&status).iter().map(|(k, v)| format!("{k:<11}{v}")).collect();
@@ -127,6 +128,7 @@ mod tests {
                 "paused     150 deletes of the peer wait; let them pass: syncfs resume",
                 "trash      3 files, 4.10 kB",
                 "wire       500 bytes sent, 1.50 kB received, 2.00 kB saved by compression",
+                "limit      512 kB a second are sent at most",
             ]
         );
     }

@@ -14,6 +14,8 @@ pub trait Channel: Send + Sync {
     fn deliver(&self, message: Message, urgent: bool);
     /// Ends the session: the peer did what no peer would.
     fn drop_session(&self, why: &str);
+    /// Sends so many bytes a second at most from now on; `None`: as many as go.
+    fn set_bwlimit(&self, rate: Option<u64>);
     fn counters(&self) -> Counters;
     /// Sends what is queued, for a moment at most, and ends.
     fn close(&self);
@@ -40,6 +42,10 @@ impl Channel for Wire {
 
     fn drop_session(&self, why: &str) {
         self.link.drop_session(why);
+    }
+
+    fn set_bwlimit(&self, rate: Option<u64>) {
+        self.link.set_bwlimit(rate);
     }
 
     fn counters(&self) -> Counters {

@@ -51,6 +51,8 @@ pub struct Options {
     pub peer: String,
     /// What shrinks is compressed on its way, where the peer does the same.
     pub compress: bool,
+    /// Bytes a second that this host sends at most; without it, as many as go.
+    pub bwlimit: Option<u64>,
     pub listen: SocketAddr,
     pub key_file: PathBuf,
     pub read_timeout: Duration,
@@ -171,6 +173,22 @@ impl Host {
         let lsn = if skips { self.journal.end() } else { self.journal.append(&codec::encode(&record))? };
         share.apply(&record);
         Ok(lsn)
+    }
+
+    /// From now on this host sends so many bytes a second at most; `None` and 0: as many as go. Does nothing before
+    /// [`Host::connect`].
+    pub fn set_bwlimit(&self, rate: Option<u64>) {
+        if let Some(link) = self.link.get() {
+            link.set_bwlimit(rate);
+        }
+    }
+
+    /// Bytes a second that this host sends at most.
+    pub fn bwlimit(&self) -> Option<u64> {
+        match self.link.get() {
+            Some(link) => link.counters().bwlimit,
+            None => self.options.bwlimit,
+        }
     }
 
     /// Something moved that `flush` or `status` may wait for.

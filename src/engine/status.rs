@@ -39,6 +39,8 @@ pub struct Status {
     pub received_bytes: u64,
     /// What would have been sent or received beside, had nothing been compressed.
     pub saved_bytes: u64,
+    /// Bytes a second that this host sends at most; `null`: as many as go.
+    pub bwlimit: Option<u64>,
     pub cache: Cache,
     /// What the peer acknowledged and does not hold, as it was before it changed here.
     pub kept_for_peer: Kept,
@@ -130,6 +132,7 @@ impl Host {
             sent_bytes: counters.as_ref().map_or(0, |c| c.sent_bytes),
             received_bytes: counters.as_ref().map_or(0, |c| c.received_bytes),
             saved_bytes: counters.as_ref().map_or(0, |c| c.saved_bytes),
+            bwlimit: self.bwlimit(),
             cache: Cache {
                 limit: self.holding.cache(|cache| cache.limit()),
                 used: self

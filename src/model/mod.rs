@@ -2,6 +2,7 @@
 
 pub mod ahead;
 pub mod brake;
+pub mod bucket;
 pub mod cache;
 pub mod chunk;
 pub mod codec;

@@ -81,9 +81,10 @@ async fn live<R, W>(
     *context.shared.last_error.lock() = None;
     *context.shared.rtt.lock() = None;
 
+    let limit = context.shared.limit.subscribe();
     let measured = |rtt| *context.shared.rtt.lock() = Some(rtt);
     let end = tokio::select! {
-        end = session::run(&mut reader, &mut writer, &outbox, &context.events, measured) => end,
+        end = session::run(&mut reader, &mut writer, &outbox, limit, &context.events, measured) => end,
         () = context.shared.cancel.cancelled() => closed(),
     };
     outbox.close();

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +48,8 @@ pub struct Shared {
     /// Of the session whose `Up` the engine took last, until it takes its `Down`.
     pub outbox: Mutex<Option<Arc<Outbox>>>,
     pub rtt: Mutex<Option<Duration>>,
+    /// Bytes a second that this side sends at most.
+    pub limit: watch::Sender<Option<u64>>,
     pub last_error: Mutex<Option<String>>,
 }
 

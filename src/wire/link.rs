@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,8 @@ pub struct Config {
     pub features: Vec<String>,
     /// Whether this side compresses, and takes what is compressed.
     pub compress: bool,
+    /// As [`Link::set_bwlimit`].
+    pub bwlimit: Option<u64>,
     /// Where to listen; `None`: only dial.
     pub listen: Option<SocketAddr>,
     /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`; resolved anew at each dial.
@@ -62,6 +64,8 @@ pub struct Counters {
     pub received_bytes: u64,
     /// What would have been sent or received beside, had nothing been compressed.
     pub saved_bytes: u64,
+    /// Bytes a second that this side sends at most.
+    pub bwlimit: Option<u64>,
     /// The last round trip measured in the session that is up.
     pub rtt: Option<Duration>,
     /// Where the peer is, while a session is up.
@@ -110,6 +114,7 @@ impl Link {
             cancel,
             outbox: Mutex::default(),
             rtt: Mutex::default(),
+            limit: watch::Sender::new(config.bwlimit.filter(|rate| *rate > 0)),
             last_error: Mutex::default(),
         });
         let (sender, events) = mpsc::channel(EVENTS);
@@ -166,6 +171,12 @@ impl Link {
         }
     }
 
+    /// From now on this side sends so many bytes a second at most, TLS not counted; `None` and 0: as many as go. Words never
+    /// wait for it.
+    pub fn set_bwlimit(&self, rate: Option<u64>) {
+        self.shared.limit.send_replace(rate.filter(|rate| *rate > 0));
+    }
+
     pub fn counters(&self) -> Counters {
         let address = self.shared.stage.up();
         let rtt = *self.shared.rtt.lock();
@@ -173,6 +184,7 @@ impl Link {
             sent_bytes: self.shared.traffic.sent.load(Relaxed),
             received_bytes: self.shared.traffic.received.load(Relaxed),
             saved_bytes: self.shared.traffic.saved.load(Relaxed),
+            bwlimit: *self.shared.limit.borrow(),
             rtt: rtt.filter(|_| address.is_some()),
             address,
             connected: address.is_some(),

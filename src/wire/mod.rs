@@ -2,7 +2,7 @@
 //!
 //! One authenticated, encrypted TCP connection to the one peer, kept up for as long as the daemon
 //! runs. Reading order: [`link`] (what the engine sees), `dial` and `accept` (how a connection comes
-//! about), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`,
+//! about), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`, `writer`,
 //! `outbox`, `frame`, [`compression`]; beneath them `terms` (what both sides can do), `context` (what the tasks share), [`key`], `tls`, `socket`, `system`.
 //!
 //! Invariants: nothing a peer sends is looked at before TLS has proved that it holds the share's
@@ -29,6 +29,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod writer;
 
 pub use context::{Admit, Session};
 pub use dial::{DEFAULT_PORT, Peer};

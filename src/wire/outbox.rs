@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 
 /// Frames are gathered into one write up to this many bytes; what is urgent waits no longer than
 /// such a write takes.
-const BATCH_BYTES: usize = 64 << 10;
+pub const BATCH_BYTES: usize = 64 << 10;
 
 /// Who overtakes whom; the lesser goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Small words that somebody waits for.
     Word,
@@ -137,13 +137,14 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Waits for frames and puts a batch of them into `out`; `false` when there will be none.
-    pub async fn take(&self, out: &mut Vec<u8>) -> bool {
+    /// Waits for frames of class `upto`, or more urgent ones, and puts a batch of about `most` bytes of them into `out`; `false`
+    /// when there will be none of any class. Nothing is lost if the wait is given up.
+    pub async fn take(&self, upto: Class, most: usize, out: &mut Vec<u8>) -> bool {
         loop {
             {
                 let mut state = self.state.lock();
-                while out.len() < BATCH_BYTES
-                    && let Some(Frame { body, compressed }) = state.pop()
+                while out.len() < most
+                    && let Some(Frame { body, compressed }) = state.pop(upto)
                 {
                     match compressed {
                         true => frame::put_compressed(out, &body),
@@ -154,7 +155,7 @@ impl Outbox {
                     self.drained.notify_waiters();
                     return true;
                 }
-                if state.closed || state.finishing {
+                if state.closed || (state.finishing && state.is_empty()) {
                     return false;
                 }
             }
@@ -163,8 +164,7 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        let state = self.state.lock();
-        state.pong.is_none() && state.classes.iter().all(|q| q.frames.is_empty())
+        self.state.lock().is_empty()
     }
 
     /// Lets out what is in and takes nothing more.
@@ -183,11 +183,15 @@ impl Outbox {
 }
 
 impl State {
-    fn pop(&mut self) -> Option<Frame> {
+    fn is_empty(&self) -> bool {
+        self.pong.is_none() && self.classes.iter().all(|q| q.frames.is_empty())
+    }
+
+    fn pop(&mut self, upto: Class) -> Option<Frame> {
         if let Some(nonce) = self.pong.take() {
             return Some(Frame { body: codec::encode(&Message::Pong { nonce }), compressed: false });
         }
-        let queue = self.classes.iter_mut().find(|q| !q.frames.is_empty())?;
+        let queue = self.classes[..=upto as usize].iter_mut().find(|q| !q.frames.is_empty())?;
         let frame = queue.frames.pop_front()?;
         queue.bytes -= frame.body.len();
         Some(frame)
@@ -206,7 +210,7 @@ mod tests {
         let (mut bytes, mut messages) = (Vec::new(), Vec::new());
         while !outbox.is_empty() {
             let mut batch = Vec::new();
-            assert!(outbox.take(&mut batch).await);
+            assert!(outbox.take(Class::Bulk, BATCH_BYTES, &mut batch).await);
             bytes.extend(batch);
         }
         let mut reader = FrameReader::new(&bytes[..]);
@@ -279,7 +283,7 @@ mod tests {
         }
         let message = deliver(2, 10);
         let ((), ()) = tokio::join!(outbox.push_when_room(Class::Bulk, &message), async { outbox.close() });
-        assert!(outbox.is_empty() && !outbox.take(&mut Vec::new()).await);
+        assert!(outbox.is_empty() && !outbox.take(Class::Bulk, BATCH_BYTES, &mut Vec::new()).await);
     }
 
     #[tokio::test]

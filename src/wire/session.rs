@@ -14,14 +14,14 @@
 use super::error::{Error, Result};
 use super::frame::FrameReader;
 use super::outbox::{Class, Outbox};
+use super::writer::{Limit, write};
 use crate::model::codec;
 use crate::model::limits::FRAME_BYTES;
 use crate::model::message::Message;
 use parking_lot::Mutex;
 use std::convert::Infallible;
-use std::future::pending;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -30,11 +30,12 @@ pub const DEAD: Duration = Duration::from_secs(15);
 pub const MEASURE: Duration = Duration::from_secs(30);
 
 /// Runs a session to its end; tells why it ended. Messages go to `engine`, which may be
-/// slow; `measured` is told round trips.
+/// slow; `measured` is told round trips. What is sent keeps to `limit`.
 pub async fn run<R, W, E>(
     reader: &mut FrameReader<R>,
     writer: &mut W,
     outbox: &Outbox,
+    limit: Limit,
     engine: &mpsc::Sender<E>,
     measured: impl Fn(Duration),
 ) -> Error
@@ -47,7 +48,7 @@ where
     let end = tokio::select! {
         end = outbox.stop.wanted() => end,
         Err(end) = read(reader, outbox, &heart, engine, measured) => end,
-        end = write(writer, outbox) => end,
+        end = write(writer, outbox, limit) => end,
         end = beat(outbox, &heart) => end,
     };
     outbox.close();
@@ -87,27 +88,6 @@ pub fn parse(body: &[u8]) -> Result<Message> {
     let message: Message = codec::decode(body)?;
     message.check().map_err(Error::Senseless)?;
     Ok(message)
-}
-
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> Error {
-    let write = async {
-        let mut batch = Vec::new();
-        while outbox.take(&mut batch).await {
-            writer.write_all(&batch).await?;
-            // Only when nothing is left to say: until then frames share records and packets.
-            if outbox.is_empty() {
-                writer.flush().await?;
-            }
-            batch.clear();
-            batch.shrink_to(1 << 20);
-        }
-        writer.shutdown().await
-    };
-    match write.await {
-        Err(error) => Error::Broken(error),
-        // The last word is said; the peer closes in answer, and reading sees it.
-        Ok(()) => pending().await,
-    }
 }
 
 async fn beat(outbox: &Outbox, heart: &Heart) -> Error {
@@ -190,7 +170,8 @@ mod tests {
     use super::super::stage::Stop;
     use super::*;
     use std::sync::Arc;
-    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex, split};
+    use tokio::sync::watch;
     use tokio::task::JoinHandle;
 
     /// Why it ended, and the round trips it measured.
@@ -208,7 +189,8 @@ mod tests {
                 let rtts = Mutex::new(Vec::new());
                 let measured = |rtt| rtts.lock().push(rtt);
                 let mut reader = FrameReader::new(reader);
-                let end = run(&mut reader, &mut writer, &outbox, &sender, measured).await;
+                let end =
+                    run(&mut reader, &mut writer, &outbox, watch::channel(None).1, &sender, measured).await;
                 (end, rtts.into_inner())
             }
         });

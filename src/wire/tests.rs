@@ -77,6 +77,7 @@ fn config(id: u128, key: [u8; 32], listen: SocketAddr, peer: String, admit: Admi
         boot: 1,
         features: vec![MARK.into()],
         compress: true,
+        bwlimit: None,
         listen: Some(listen),
         peer,
         admit,

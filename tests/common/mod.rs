@@ -53,6 +53,7 @@ impl Pair {
                 store: dir.clone(),
                 peer: format!("127.0.0.1:{}", ports[1 - n]),
                 compress: true,
+                bwlimit: None,
                 listen: format!("127.0.0.1:{}", ports[n]).parse().unwrap(),
                 key_file: key.clone(),
                 read_timeout: Duration::from_secs(10),

@@ -5,6 +5,7 @@
 //! rsync, util-linux, attr.
 
 mod brakes;
+mod bwlimit;
 mod cache;
 mod conflicts;
 mod costs;

@@ -157,6 +157,7 @@ impl Side {
             store: "/simulated".into(),
             peer: "peer".into(),
             compress: true,
+            bwlimit: None,
             listen: "127.0.0.1:1".parse().unwrap(),
             key_file: "/none".into(),
             read_timeout: std::time::Duration::from_secs(10),
