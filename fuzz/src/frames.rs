@@ -6,20 +6,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use syncfs::model::limits::{FRAME_BYTES, HELLO_BYTES};
 use syncfs::wire::Error;
+use syncfs::wire::compression::Decompressor;
 use syncfs::wire::frame::{FrameReader, put};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// A limit, how the stream is cut up, and the stream.
+/// A limit, whether flags were agreed on, how the stream is cut up, and the stream.
 pub fn run(input: &[u8]) {
     let mut script = Script::new(input);
     let limit = if script.coin() { FRAME_BYTES } else { HELLO_BYTES };
+    let agreed = script.coin();
     let sizes = script.bytes();
     let stream = script.rest();
-    let (whole, end) = frames(stream, limit);
-    let (split, split_end) = frames(Drip { stream, sizes, turn: 0 }, limit);
+    let (whole, end) = frames(stream, limit, agreed);
+    let (split, split_end) = frames(Drip { stream, sizes, turn: 0 }, limit, agreed);
     assert_eq!(whole, split, "frames depend on how the stream is cut up");
     assert_eq!(end.to_string(), split_end.to_string());
 
+    assert!(whole.iter().all(|body| body.len() <= limit), "more than the limit");
+    if agreed {
+        return;
+    }
     let mut again = Vec::new();
     whole.iter().for_each(|body| put(&mut again, body));
     assert_eq!(again, stream[..again.len()], "what was taken off is not what was put on");
@@ -36,8 +42,12 @@ pub fn run(input: &[u8]) {
 }
 
 /// All frames of a stream, and what ended it.
-fn frames(stream: impl AsyncRead + Unpin, limit: usize) -> (Vec<Vec<u8>>, Error) {
+fn frames(stream: impl AsyncRead + Unpin, limit: usize, agreed: bool) -> (Vec<Vec<u8>>, Error) {
     let mut reader = FrameReader::new(stream);
+    if agreed {
+        reader.decompress_with(Decompressor::new(Default::default()).expect("memory"));
+        reader.take_parts();
+    }
     let mut bodies = Vec::new();
     block_on(async {
         loop {

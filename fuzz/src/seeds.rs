@@ -22,7 +22,7 @@ use syncfs::model::survey::{Answer, Entry};
 use syncfs::model::verify;
 use syncfs::model::version::Version;
 use syncfs::wire::compression::Compressor;
-use syncfs::wire::frame::put;
+use syncfs::wire::frame::{put, put_part};
 use syncfs::wire::greeting::Word;
 
 const A: WriterId = WriterId(0x0a0a_0a0a_0a0a_0a0a);
@@ -36,15 +36,16 @@ pub fn all() -> Vec<Seed> {
     let mut seeds = Vec::new();
     let mut add =
         |target: &'static str, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
-    let mut stream = vec![1, 3, 0, 5, 90];
+    let mut stream = vec![1, 0, 3, 0, 5, 90];
     for (name, message) in messages() {
         let body = encode(&message);
         put(&mut stream, &body);
         add("messages", name, body);
     }
     add("frames", "messages", stream);
-    add("frames", "too-long", [&[0, 0][..], &5000u32.to_le_bytes()].concat());
-    add("frames", "flagged", [&[1, 0][..], &(1u32 << 24 | 3).to_le_bytes()].concat());
+    add("frames", "too-long", [&[0, 0, 0][..], &5000u32.to_le_bytes()].concat());
+    add("frames", "parts", parts());
+    add("frames", "flagged", [&[1, 0, 0][..], &(1u32 << 24 | 3).to_le_bytes()].concat());
     for (name, body) in compressed() {
         add("compressed", name, body);
     }
@@ -90,6 +91,19 @@ pub fn all() -> Vec<Seed> {
 fn dice(seed: u64, length: usize) -> Vec<u8> {
     let mut dice = syncfs::store::torn::Dice(seed);
     (0..length).map(|_| dice.roll(256) as u8).collect()
+}
+
+/// Two frames in parts, one of them compressed, and a whole one between them.
+fn parts() -> Vec<u8> {
+    let [_, (_, small), ..] = compressed();
+    let mut stream = vec![1, 1, 2, 7, 90];
+    let half = small.len() / 2;
+    put_part(&mut stream, 2, true, true, &small[..half]);
+    put_part(&mut stream, 1, true, false, b"one ");
+    put(&mut stream, b"two");
+    put_part(&mut stream, 1, false, false, b"and all of it");
+    put_part(&mut stream, 2, false, true, &small[half..]);
+    stream
 }
 
 /// Bodies of compressed frames.

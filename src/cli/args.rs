@@ -361,7 +361,7 @@ mod tests {
         assert_eq!((mount.read_timeout, mount.new_peer, mount.foreground), (5, true, true));
         assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (0, Some(900), true));
         assert!(mount.kernel.read_only);
-        assert_eq!(super::tests::mount("syncfs mount /d -o peer=b,bwlimit=500k").bwlimit, 500 << 10);
+        assert_eq!(self::mount("syncfs mount /d -o peer=b,bwlimit=500k").bwlimit, 500 << 10);
     }
 
     #[test]

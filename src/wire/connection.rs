@@ -46,8 +46,11 @@ pub async fn serve(
     if terms.compress {
         reader.decompress_with(Decompressor::new(context.traffic.clone())?);
     }
+    if terms.parts {
+        reader.take_parts();
+    }
     let compressor = terms.compress.then(|| Compressor::new(context.traffic.clone()));
-    let outbox = Arc::new(Outbox::new(greeted.place.stop.clone(), compressor));
+    let outbox = Arc::new(Outbox::new(greeted.place.stop.clone(), terms.parts, compressor));
     let session = Session { peer: greeted.hello, address, clock_skew_ms: greeted.clock_skew_ms, dialled };
     context.shared.tasks.spawn(live(context.clone(), session, greeted.place, outbox, reader, writer));
     Ok(())

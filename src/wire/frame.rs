@@ -6,6 +6,9 @@
 //!
 //! Invariants: a length is checked against its limit before anything is done with it; memory grows
 //! only as bytes arrive, never by what a header promises. A compressed body is looked into only when all of it is there.
+//!
+//! A large frame may come in parts, so that what is more urgent need not wait for all of it. There are three lanes of parts, and a
+//! frame at a time in each; other frames come in between.
 
 use super::compression::Decompressor;
 use super::error::{Error, Result};
@@ -24,6 +27,10 @@ const _: () = assert!(FRAME_BYTES < 1 << 24, "a frame's length takes 24 bits");
 
 /// The body is compressed, and says how long its content is.
 const COMPRESSED: u8 = 1;
+/// The body is a part of one in that lane.
+const LANES: [u8; 3] = [2, 4, 8];
+/// It goes on in the next part of its lane.
+const MORE: u8 = 16;
 
 /// Adds one frame to `out`. `body` is at most [`FRAME_BYTES`] long: the caller has checked.
 pub fn put(out: &mut Vec<u8>, body: &[u8]) {
@@ -33,6 +40,12 @@ pub fn put(out: &mut Vec<u8>, body: &[u8]) {
 /// The same for a body that [`Compressor`](super::compression::Compressor) has made smaller.
 pub fn put_compressed(out: &mut Vec<u8>, body: &[u8]) {
     put_with(out, COMPRESSED, body);
+}
+
+/// Adds a part of a body to `out`, in lane 0, 1 or 2; `more` but for the last part.
+pub fn put_part(out: &mut Vec<u8>, lane: usize, more: bool, compressed: bool, part: &[u8]) {
+    let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+    put_with(out, LANES[lane] | flag(more, MORE) | flag(compressed, COMPRESSED), part);
 }
 
 fn put_with(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
@@ -46,11 +59,13 @@ pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
     decompressor: Option<Decompressor>,
+    /// What has come of a body in each lane, where parts may come.
+    lanes: Option<[BytesMut; 3]>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> FrameReader<R> {
-        FrameReader { stream, buffer: BytesMut::new(), decompressor: None }
+        FrameReader { stream, buffer: BytesMut::new(), decompressor: None, lanes: None }
     }
 
     /// From here on frames may be compressed.
@@ -58,30 +73,48 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.decompressor = Some(decompressor);
     }
 
+    /// From here on frames may come in parts.
+    pub fn take_parts(&mut self) {
+        self.lanes = Some(Default::default());
+    }
+
     /// The body of the next frame, if all of it has arrived.
     ///
     /// # Errors
-    /// [`Error::FrameTooLong`] for more than `limit` bytes; [`Error::UnknownFlags`]; those of [`Decompressor::decompress`].
+    /// [`Error::FrameTooLong`] for more than `limit` bytes, in parts or not; [`Error::UnknownFlags`]; those of [`Decompressor::decompress`].
     pub fn take(&mut self, limit: usize) -> Result<Option<Bytes>> {
-        let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let header = u32::from_le_bytes(*header);
-        let (length, flags) = ((header & 0x00ff_ffff) as usize, (header >> 24) as u8);
-        let decompressor = self.decompressor.as_mut().filter(|_| flags == COMPRESSED);
-        if flags != 0 && decompressor.is_none() {
-            return Err(Error::UnknownFlags(flags));
+        while let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() {
+            let header = u32::from_le_bytes(*header);
+            let (length, flags) = ((header & 0x00ff_ffff) as usize, (header >> 24) as u8);
+            let part = LANES.iter().position(|lane| flags & !COMPRESSED & !MORE == *lane);
+            let lane = part.and_then(|part| self.lanes.as_mut()?.get_mut(part));
+            let compressed = flags & COMPRESSED != 0;
+            if (flags & !COMPRESSED != 0 && lane.is_none()) || (compressed && self.decompressor.is_none()) {
+                return Err(Error::UnknownFlags(flags));
+            }
+            let whole = lane.as_ref().map_or(0, |begun| begun.len()) + length;
+            if whole > limit {
+                return Err(Error::FrameTooLong(whole));
+            }
+            if self.buffer.len() < HEADER_BYTES + length {
+                break;
+            }
+            self.buffer.advance(HEADER_BYTES);
+            let mut body = self.buffer.split_to(length);
+            if let Some(begun) = lane {
+                begun.extend_from_slice(&body);
+                if flags & MORE != 0 {
+                    continue;
+                }
+                body = std::mem::take(begun);
+            }
+            let decompressor = self.decompressor.as_mut().filter(|_| compressed);
+            return match decompressor {
+                None => Ok(Some(body.freeze())),
+                Some(decompressor) => decompressor.decompress(&body, limit).map(Some),
+            };
         }
-        if length > limit {
-            return Err(Error::FrameTooLong(length));
-        }
-        if self.buffer.len() < HEADER_BYTES + length {
-            return Ok(None);
-        }
-        self.buffer.advance(HEADER_BYTES);
-        let body = self.buffer.split_to(length).freeze();
-        match decompressor {
-            None => Ok(Some(body)),
-            Some(decompressor) => decompressor.decompress(&body, limit).map(Some),
-        }
+        Ok(None)
     }
 
     /// Waits for more bytes. Nothing is lost if the wait is given up.
@@ -172,6 +205,39 @@ mod tests {
         reader.decompress_with(Decompressor::new(traffic).unwrap());
         assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], &[7; 100_000]);
         assert_eq!(&reader.next(FRAME_BYTES).await.unwrap()[..], b"plain");
+    }
+
+    #[tokio::test]
+    async fn parts_of_frames_and_whole_ones_between_them_come_back_as_they_were() {
+        let mut bytes = Vec::new();
+        put_part(&mut bytes, 1, true, false, b"bulk, ");
+        put_part(&mut bytes, 0, true, false, b"soon, ");
+        put(&mut bytes, b"word");
+        put_part(&mut bytes, 0, false, false, b"all of it");
+        put_part(&mut bytes, 1, true, false, b"");
+        put_part(&mut bytes, 1, false, false, b"at last");
+        assert!(matches!(reader(&bytes).next(FRAME_BYTES).await, Err(Error::UnknownFlags(20))));
+        let mut reader = reader(&bytes);
+        reader.take_parts();
+        for body in ["word", "soon, all of it", "bulk, at last"] {
+            assert_eq!(reader.next(FRAME_BYTES).await.unwrap(), body.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_are_no_way_around_the_limit_nor_in_two_lanes_at_once() {
+        let mut bytes = Vec::new();
+        put_part(&mut bytes, 1, true, false, &[7; 600]);
+        put_part(&mut bytes, 1, true, false, &[7; 401]);
+        let mut long = reader(&bytes);
+        long.take_parts();
+        assert!(matches!(long.next(1000).await, Err(Error::FrameTooLong(1001))));
+        for flags in [LANES[0] | LANES[1], MORE, 32] {
+            let bytes = (u32::from(flags) << 24).to_le_bytes();
+            let mut reader = reader(&bytes);
+            reader.take_parts();
+            assert!(matches!(reader.next(1000).await, Err(Error::UnknownFlags(f)) if f == flags));
+        }
     }
 
     #[tokio::test]

@@ -123,7 +123,7 @@ impl Link {
             replica: config.replica,
             boot: config.boot,
             features: config.features,
-            terms: Terms { compress: config.compress },
+            terms: Terms { compress: config.compress, parts: true },
             admit: config.admit,
             stage: shared.stage.clone(),
             traffic: shared.traffic.clone(),
@@ -156,8 +156,7 @@ impl Link {
         }
     }
 
-    /// Like [`Link::send_bulk`], for a delivery that a reader waits for: it goes with the
-    /// announcements, before other deliveries.
+    /// Like [`Link::send_bulk`], for a delivery that somebody waits for: it goes before other deliveries.
     pub async fn send_urgent(&self, message: Message) {
         if let Some(outbox) = self.outbox() {
             outbox.push_when_room(Class::Soon, &message).await;

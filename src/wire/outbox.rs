@@ -1,7 +1,7 @@
-//! What waits to be sent in one session, in three classes.
+//! What waits to be sent in one session, in four classes.
 //!
-//! Invariants: a more urgent class is emptied first, order is kept within a class; the memory is
-//! bounded, for a peer that talks but does not read ends the session; nothing outlives its session.
+//! Invariants: a more urgent class is emptied first, and where frames go in parts it waits for no more than one; order is kept within
+//! a class; the memory is bounded, for a peer that talks but does not read ends the session; nothing outlives its session.
 
 use super::compression::Compressor;
 use super::frame;
@@ -17,12 +17,17 @@ use tokio::sync::Notify;
 /// such a write takes.
 pub const BATCH_BYTES: usize = 64 << 10;
 
+/// What is less urgent than a word goes in parts of so many bytes.
+const PART_BYTES: usize = 16 << 10;
+
 /// Who overtakes whom; the lesser goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Small words that somebody waits for.
     Word,
-    /// Announcements, and deliveries that a reader waits for.
+    /// Announcements, and thanks.
+    News,
+    /// Deliveries that somebody waits for, which may be many and large: news are small, and don't wait for them.
     Soon,
     /// Deliveries that nobody waits for.
     Bulk,
@@ -32,7 +37,7 @@ impl Class {
     pub fn of(message: &Message) -> Class {
         match message {
             word if word.is_urgent() => Class::Word,
-            Message::Announce(_) | Message::Thanks { .. } => Class::Soon,
+            Message::Announce(_) | Message::Thanks { .. } => Class::News,
             _ => Class::Bulk,
         }
     }
@@ -40,6 +45,8 @@ impl Class {
 
 pub struct Outbox {
     state: Mutex<State>,
+    /// Whether the peer takes frames in parts.
+    parts: bool,
     /// Where the peer takes what is compressed.
     compressor: Option<Compressor>,
     /// Ends the session that this outbox belongs to.
@@ -50,7 +57,7 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct State {
-    classes: [Queue; 3],
+    classes: [Queue; 4],
     /// The answer to the peer's last heartbeat: one at most, however many it sends.
     pong: Option<u64>,
     /// The session is over; nothing goes in or out.
@@ -69,11 +76,20 @@ struct Queue {
 struct Frame {
     body: Vec<u8>,
     compressed: bool,
+    /// Bytes that have gone, in parts.
+    sent: usize,
 }
 
 impl Outbox {
-    pub fn new(stop: Stop, compressor: Option<Compressor>) -> Outbox {
-        Outbox { state: Mutex::default(), compressor, stop, filled: Notify::new(), drained: Notify::new() }
+    pub fn new(stop: Stop, parts: bool, compressor: Option<Compressor>) -> Outbox {
+        Outbox {
+            state: Mutex::default(),
+            parts,
+            compressor,
+            stop,
+            filled: Notify::new(),
+            drained: Notify::new(),
+        }
     }
 
     /// Queues a message. Ends the session if the message is too large for a frame or the peer has
@@ -118,8 +134,8 @@ impl Outbox {
         }
         let compressor = self.compressor.as_ref().filter(|_| class != Class::Word);
         Some(match compressor.and_then(|compressor| compressor.compress(&body)) {
-            Some(body) => Frame { body, compressed: true },
-            None => Frame { body, compressed: false },
+            Some(body) => Frame { body, compressed: true, sent: 0 },
+            None => Frame { body, compressed: false, sent: 0 },
         })
     }
 
@@ -143,14 +159,8 @@ impl Outbox {
         loop {
             {
                 let mut state = self.state.lock();
-                while out.len() < most
-                    && let Some(Frame { body, compressed }) = state.pop(upto)
-                {
-                    match compressed {
-                        true => frame::put_compressed(out, &body),
-                        false => frame::put(out, &body),
-                    }
-                }
+                let part = if self.parts { most.min(PART_BYTES) } else { FRAME_BYTES };
+                while out.len() < most && state.put_next(upto, part, out) {}
                 if !out.is_empty() {
                     self.drained.notify_waiters();
                     return true;
@@ -187,19 +197,39 @@ impl State {
         self.pong.is_none() && self.classes.iter().all(|q| q.frames.is_empty())
     }
 
-    fn pop(&mut self, upto: Class) -> Option<Frame> {
+    /// Puts what goes next into `out`, of a large frame a part; `false` where there is nothing of these classes.
+    fn put_next(&mut self, upto: Class, part: usize, out: &mut Vec<u8>) -> bool {
         if let Some(nonce) = self.pong.take() {
-            return Some(Frame { body: codec::encode(&Message::Pong { nonce }), compressed: false });
+            frame::put(out, &codec::encode(&Message::Pong { nonce }));
+            return true;
         }
-        let queue = self.classes[..=upto as usize].iter_mut().find(|q| !q.frames.is_empty())?;
-        let frame = queue.frames.pop_front()?;
-        queue.bytes -= frame.body.len();
-        Some(frame)
+        let Some(class) = (0..=upto as usize).find(|class| !self.classes[*class].frames.is_empty()) else {
+            return false;
+        };
+        let queue = &mut self.classes[class];
+        let Frame { body, compressed, sent } = queue.frames.front_mut().expect("it is not empty");
+        let left = &body[*sent..];
+        let whole = *sent == 0 && (left.len() <= part || class == Class::Word as usize);
+        let bytes = if whole { left.len() } else { left.len().min(part) };
+        let more = bytes < left.len();
+        match (whole, *compressed) {
+            (true, false) => frame::put(out, left),
+            (true, true) => frame::put_compressed(out, left),
+            // Words have no lane.
+            (false, compressed) => frame::put_part(out, class - 1, more, compressed, &left[..bytes]),
+        }
+        *sent += bytes;
+        queue.bytes -= bytes;
+        if !more {
+            queue.frames.pop_front();
+        }
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::compression::Decompressor;
     use super::super::frame::FrameReader;
     use super::super::session::parse;
     use super::super::tests::{announce, deliver, text};
@@ -221,21 +251,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn words_overtake_announcements_and_those_overtake_bulk_each_in_order() {
-        let outbox = Outbox::new(Stop::default(), None);
+    async fn words_overtake_news_and_those_what_is_waited_for_and_that_overtakes_bulk_each_in_order() {
+        let outbox = Outbox::new(Stop::default(), false, None);
         outbox.push(Class::Bulk, &deliver(1, 200_000));
         outbox.push(Class::Bulk, &deliver(2, 10));
-        outbox.push(Class::Soon, &announce(3));
+        outbox.push(Class::News, &announce(3));
         outbox.push(Class::Soon, &deliver(4, 10));
-        outbox.push(Class::Soon, &announce(5));
+        outbox.push(Class::News, &announce(5));
         outbox.push(Class::Word, &Message::Dropped { seq: 6 });
         outbox.push(Class::Word, &Message::Dropped { seq: 7 });
         let expected = [
             Message::Dropped { seq: 6 },
             Message::Dropped { seq: 7 },
             announce(3),
-            deliver(4, 10),
             announce(5),
+            deliver(4, 10),
             deliver(1, 200_000),
             deliver(2, 10),
         ];
@@ -243,12 +273,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_urgent_waits_for_one_part_and_not_for_all_of_a_large_frame() {
+        let compressor = Compressor::new(Arc::default());
+        let outbox = Outbox::new(Stop::default(), true, Some(compressor));
+        let batch = async || {
+            let mut batch = Vec::new();
+            assert!(outbox.take(Class::Bulk, 1000, &mut batch).await);
+            batch
+        };
+        outbox.push(Class::Bulk, &deliver(1, 100_000));
+        outbox.push(Class::Bulk, &text(400_000));
+        let mut bytes = batch().await;
+        outbox.push(Class::Soon, &deliver(2, 100_000));
+        outbox.push(Class::News, &announce(3));
+        bytes.extend(batch().await);
+        outbox.push(Class::Word, &Message::Dropped { seq: 4 });
+        while !outbox.is_empty() {
+            bytes.extend(batch().await);
+        }
+        let mut reader = FrameReader::new(&bytes[..]);
+        reader.decompress_with(Decompressor::new(Arc::default()).unwrap());
+        reader.take_parts();
+        let expected = [
+            announce(3),
+            Message::Dropped { seq: 4 },
+            deliver(2, 100_000),
+            deliver(1, 100_000),
+            text(400_000),
+        ];
+        for message in expected {
+            assert_eq!(parse(&reader.next(FRAME_BYTES).await.unwrap()).unwrap(), message);
+        }
+        assert_eq!(outbox.state.lock().classes.each_ref().map(|queue| queue.bytes), [0; 4]);
+    }
+
+    #[tokio::test]
     async fn deliveries_and_announcements_are_compressed_where_the_peer_takes_that_and_words_never() {
-        for (compressor, classes) in
-            [(Some(Compressor::new(Arc::default())), vec![Class::Soon, Class::Bulk]), (None, vec![])]
-        {
-            let outbox = Outbox::new(Stop::default(), compressor);
-            for class in [Class::Word, Class::Soon, Class::Bulk] {
+        for (compressor, classes) in [
+            (Some(Compressor::new(Arc::default())), vec![Class::News, Class::Soon, Class::Bulk]),
+            (None, vec![]),
+        ] {
+            let outbox = Outbox::new(Stop::default(), true, compressor);
+            for class in [Class::Word, Class::News, Class::Soon, Class::Bulk] {
                 outbox.push(class, &text(100_000));
                 let small = outbox.state.lock().classes[class as usize].bytes < 50_000;
                 assert_eq!(small, classes.contains(&class), "{class:?}");
@@ -258,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn bulk_waits_for_room_and_neither_words_nor_other_classes_wait_with_it() {
-        let outbox = Arc::new(Outbox::new(Stop::default(), None));
+        let outbox = Arc::new(Outbox::new(Stop::default(), false, None));
         while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
             outbox.push_when_room(Class::Bulk, &deliver(1, 500_000)).await;
         }
@@ -268,7 +334,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        outbox.push_when_room(Class::Soon, &announce(3)).await;
+        outbox.push_when_room(Class::News, &announce(3)).await;
         let first = drain(&outbox).await;
         assert_eq!(first.first(), Some(&announce(3)));
         waiting.await.unwrap();
@@ -277,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_released_when_the_session_ends() {
-        let outbox = Outbox::new(Stop::default(), None);
+        let outbox = Outbox::new(Stop::default(), false, None);
         while outbox.state.lock().classes[Class::Bulk as usize].bytes <= QUEUE_BYTES {
             outbox.push(Class::Bulk, &deliver(1, 500_000));
         }
@@ -288,14 +354,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_too_large_for_a_frame_ends_the_session_unsent() {
-        let outbox = Outbox::new(Stop::default(), None);
+        let outbox = Outbox::new(Stop::default(), false, None);
         outbox.push(Class::Bulk, &deliver(1, FRAME_BYTES));
         assert!(outbox.stop.wanted().await.to_string().contains("too large") && outbox.is_empty());
     }
 
     #[tokio::test]
     async fn a_peer_that_never_reads_ends_the_session_and_fills_nothing() {
-        let outbox = Outbox::new(Stop::default(), None);
+        let outbox = Outbox::new(Stop::default(), false, None);
         for n in 0..1_000_000 {
             outbox.pong(n);
         }

@@ -181,7 +181,7 @@ mod tests {
     fn session(events: usize) -> (DuplexStream, mpsc::Receiver<Message>, Arc<Outbox>, JoinHandle<Ended>) {
         let (near, far) = duplex(1 << 20);
         let (sender, receiver) = mpsc::channel(events);
-        let outbox = Arc::new(Outbox::new(Stop::default(), None));
+        let outbox = Arc::new(Outbox::new(Stop::default(), false, None));
         let run = tokio::spawn({
             let outbox = outbox.clone();
             async move {

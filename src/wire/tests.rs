@@ -2,7 +2,7 @@
 
 use super::compression::{Compressor, Decompressor};
 use super::context::{Admit, Session};
-use super::frame::{FrameReader, put, put_compressed};
+use super::frame::{FrameReader, put, put_compressed, put_part};
 use super::greeting::Word;
 use super::key::Key;
 use super::link::{Config, Event, Events, Link};
@@ -359,7 +359,7 @@ async fn nothing_of_a_session_is_readable_on_the_wire_and_every_byte_is_counted(
     let mut b = host(2, at_b, NOWHERE).await;
     let mut a = host(1, free(), relay.address).await;
     let (up, _) = (a.up().await, b.up().await);
-    assert_eq!(up.peer.features, [MARK, "zstd"]);
+    assert_eq!(up.peer.features, [MARK, "zstd", "parts"]);
     for n in 1..20 {
         a.link.send(deliver(n, 50_000));
         b.link.send(word(n));
@@ -740,6 +740,8 @@ async fn mutated_frames_never_panic() {
         }
         put(&mut bytes, &codec::encode(&greeting));
         put_compressed(&mut bytes, &small);
+        put_part(&mut bytes, 1, true, true, &small[..100]);
+        put_part(&mut bytes, 1, false, true, &small[100..]);
         for _ in 0..1 + random(8) {
             let at = random(bytes.len());
             match random(4) {
@@ -751,6 +753,7 @@ async fn mutated_frames_never_panic() {
         }
         let mut reader = FrameReader::new(&bytes[..]);
         reader.decompress_with(Decompressor::new(Arc::default()).unwrap());
+        reader.take_parts();
         while let Ok(body) = reader.next(FRAME_BYTES).await {
             let _ = parse(&body);
             let _ = codec::decode::<Word>(&body);

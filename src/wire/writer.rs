@@ -73,7 +73,7 @@ mod tests {
 
     fn writing(rate: Option<u64>) -> (Arc<Outbox>, watch::Sender<Option<u64>>, FrameReader<DuplexStream>) {
         let (mut near, far) = duplex(1 << 24);
-        let outbox = Arc::new(Outbox::new(Stop::default(), None));
+        let outbox = Arc::new(Outbox::new(Stop::default(), false, None));
         let (sender, limit) = watch::channel(rate);
         let writing = outbox.clone();
         tokio::spawn(async move { write(&mut near, &writing, limit).await });
@@ -106,7 +106,7 @@ mod tests {
         }
         assert_eq!(next(&mut reader).await, deliver(0, 100_000));
         let begin = Instant::now();
-        outbox.push(Class::Soon, &announce(1));
+        outbox.push(Class::News, &announce(1));
         outbox.push(Class::Word, &Message::Dropped { seq: 2 });
         assert_eq!(next(&mut reader).await, Message::Dropped { seq: 2 });
         assert!(begin.elapsed() < Duration::from_millis(10), "{:?}", begin.elapsed());

@@ -19,7 +19,7 @@ pub struct Pipe(Arc<Mutex<State>>);
 struct State {
     /// The session that the sender believes to be in; 0 for none.
     session: u64,
-    waiting: [VecDeque<Message>; 3],
+    waiting: [VecDeque<Message>; 4],
     flying: VecDeque<(u64, Message)>,
     dropped: Option<String>,
 }
