@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 /// Frames are gathered into one write up to this many bytes; what is urgent waits no longer than
 /// such a write takes.
-pub const BATCH_BYTES: usize = 64 << 10;
+pub const BATCH_BYTES: usize = 32 << 10;
 
 /// What is less urgent than a word goes in parts of so many bytes.
 const PART_BYTES: usize = 16 << 10;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the kernel may hold that has not left yet: past it, urgent words would wait behind bulk that
 /// we can no longer call back.
-const UNSENT_BYTES: u32 = 128 << 10;
+const UNSENT_BYTES: u32 = 32 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 

@@ -47,10 +47,8 @@ async fn pour<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox, mut limit:
             return writer.shutdown().await;
         }
         writer.write_all(&batch).await?;
-        // Only before it falls silent: until then frames share records and packets.
-        if paced.is_some() || outbox.is_empty() {
-            writer.flush().await?;
-        }
+        // What waits in the outbox can be overtaken; what waits in the buffers of TLS can't.
+        writer.flush().await?;
         if let Some(bucket) = &mut paced {
             bucket.sent(begin.elapsed(), batch.len());
         }
