@@ -4,8 +4,6 @@
 use crate::hosts::linked;
 use crate::link::Link;
 use crate::rig::{Pair, noise, until};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 const LARGE: usize = 8_000_000;
@@ -30,9 +28,11 @@ pub fn run(link: &Link) {
 
     let before = pair.b.status()["received_bytes"].as_u64().unwrap();
     let received = |pair: &Pair| pair.b.status()["received_bytes"].as_u64().unwrap() - before;
-    let held = File::options().write(true).open(pair.a.path("held")).unwrap();
-    held.write_all_at(&noise(3, LARGE), 0).unwrap();
-    drop(held);
+    // By another process than the one that edits: what a process does stays in order.
+    let change = pair.root.path().join("change");
+    std::fs::write(&change, noise(3, LARGE)).unwrap();
+    let from = format!("if={}", change.display());
+    pair.a.run(&["dd", "status=none", "bs=1M", "conv=notrunc", &from, "of=held"]);
     until("the change is on its way", || received(&pair) > 500_000);
     edits(&pair, "beside a change of a held file");
     println!("    {:.1} MB of it had come then", received(&pair) as f64 / 1e6);
