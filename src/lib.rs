@@ -1,5 +1,6 @@
 //! syncfs: one directory on two hosts. Start reading at `docs/architecture.md`.
 
+pub mod api;
 pub mod cli;
 pub mod engine;
 pub mod fs;

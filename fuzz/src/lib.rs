@@ -58,7 +58,7 @@ fn same_again<T: bincode::Encode + PartialEq + Debug>(
 
 /// A runtime for targets whose decoder reads a stream.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 
 /// A directory that costs no disk, where there is such a thing.

@@ -364,11 +364,14 @@ fn identities() -> Vec<(&'static str, Vec<u8>)> {
 const CONTROL: [(&str, &str); 4] = [
     (
         "requests",
-        "{\"cmd\":\"status\"}\n{\"cmd\":\"flush\",\"timeout_ms\":5000}\n{\"cmd\":\"verify\",\"repair\":false}\n{\"cmd\":\"verified\",\"run\":7,\"from\":0}\n{\"cmd\":\"unmount\"}\n{\"cmd\":\"wait\"}\n",
+        "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /flush?timeout_ms=5000 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /verify/7 HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
     ),
-    ("nonsense", "{\"cmd\":\"reboot\"}\n[]\n\n{\"cmd\":\"flush\",\"timeout_ms\":-1}\n{\"cmd\""),
-    ("answers", "{\"ok\":{\"mount\":\"/mnt\",\"peer\":{\"rtt_ms\":0.25},\"files\":[3,null,true]}}\n"),
-    ("failure", "{\"error\":{\"exit\":5,\"message\":\"the peer is not there\"}}\n"),
+    ("odd", "POST /pin?name=a+b%ff%2F&x=&x&=%zz HTTP/1.0\r\n\r\n"),
+    (
+        "body",
+        "POST /resolve?name=f&keep=this HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcdeGET / HTTP/1.1\r\n\r\n",
+    ),
+    ("chunked", "POST /free HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
 ];
 
 /// For each: 1 where mount(8) speaks, 0 where a user does; words with a space between.

@@ -1,85 +1,34 @@
-//! The other end of a daemon's control socket, and how the right socket is found.
-//!
-//! Invariants: waits are bounded by the caller; a socket nobody listens at is removed, and never one
-//! that came to its path since.
+//! How the daemon of a share is found and, where it ends, outlived.
 
 use super::exit::{Exit, Failure};
 use super::place::{self, Places};
 use super::process::Process;
-use super::protocol::{self, Answer, LINE_BYTES, Request};
+use crate::api::request::Request;
 use crate::fs::mount;
+use crate::model::name::Name;
 use anyhow::Context;
-use serde_json::Value;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a daemon may take for what it has at hand.
-pub const AT_ONCE: Duration = Duration::from_secs(10);
+pub use crate::api::client::{AT_ONCE, Client};
 
-/// A connection to one daemon.
-pub struct Client {
-    stream: BufReader<UnixStream>,
+/// The daemon's process, if it was killed but has not ended.
+pub fn dying(client: &Client) -> Option<Process> {
+    let daemon = *client.daemon().as_ref().ok()?;
+    Process::is_dying(daemon).then(|| Process::new(daemon).ok())?
 }
 
-impl Client {
-    /// `None` if nobody listens at `socket`.
-    pub fn connect(socket: &Path) -> io::Result<Option<Client>> {
-        let inode = |path: &Path| path.symlink_metadata().map(|m| m.ino()).ok();
-        let before = inode(socket);
-        match UnixStream::connect(socket) {
-            Ok(stream) => Ok(Some(Client { stream: BufReader::new(stream) })),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-                if before.is_some() && inode(socket) == before {
-                    let _ = std::fs::remove_file(socket);
-                }
-                Ok(None)
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    /// The answer to `request`; `timeout` of `None` waits until the daemon answers or ends.
-    pub fn ask(&mut self, request: &Request, timeout: Option<Duration>) -> Result<Value, Failure> {
-        let line = self.exchange(request, timeout).map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                Failure::new(Exit::TryAgain, "the daemon did not answer in time")
-            }
-            _ => Failure::other(format_args!("the daemon ended before it answered ({e}); its log says why")),
-        })?;
-        let answer: Answer = serde_json::from_slice(&line).context("the daemon answered nonsense")?;
-        answer.into()
-    }
-
-    /// The daemon's process, if it was killed but has not ended.
-    pub fn dying(&self) -> Option<Process> {
-        let peer = rustix::net::sockopt::socket_peercred(self.stream.get_ref()).ok()?;
-        Process::is_dying(peer.pid).then(|| Process::new(peer.pid).ok())?
-    }
-
-    /// The same, and returns only when the daemon's process is gone and has let go of everything.
-    pub fn ask_and_outlive(mut self, request: &Request, timeout: Option<Duration>) -> Result<(), Failure> {
-        // Opened before the question, while the number is surely the daemon's.
-        let daemon = rustix::net::sockopt::socket_peercred(self.stream.get_ref()).map_err(io::Error::from);
-        let daemon =
-            daemon.and_then(|peer| Process::new(peer.pid)).context("can't watch the daemon's process")?;
-        self.ask(request, timeout)?;
-        match daemon.ends_within(AT_ONCE).context("can't watch the daemon's process")? {
-            true => Ok(()),
-            false => Err(Failure::new(Exit::TryAgain, "the daemon has closed its store but does not end")),
-        }
-    }
-
-    fn exchange(&mut self, request: &Request, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
-        self.stream.get_ref().set_read_timeout(timeout)?;
-        self.stream.get_ref().set_write_timeout(Some(AT_ONCE))?;
-        self.stream.get_mut().write_all(&protocol::line(request))?;
-        let mut line = Vec::new();
-        (&mut self.stream).take(LINE_BYTES).read_until(b'\n', &mut line)?;
-        if line.last() == Some(&b'\n') { Ok(line) } else { Err(ErrorKind::UnexpectedEof.into()) }
+/// Asks, and returns only when the daemon's process is gone and has let go of everything.
+pub fn outlive(mut client: Client, request: &Request, timeout: Option<Duration>) -> Result<(), Failure> {
+    let watching = "can't watch the daemon's process";
+    let daemon = client.daemon().as_ref().map_err(|e| Failure::other(format_args!("{watching}: {e}")))?;
+    // Opened before the question, while the number is surely the daemon's.
+    let daemon = Process::new(*daemon).context(watching)?;
+    client.ask(request, timeout)?;
+    match daemon.ends_within(AT_ONCE).context(watching)? {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::TryAgain, "the daemon has closed its store but does not end")),
     }
 }
 
@@ -89,6 +38,23 @@ pub fn find(dir: Option<&Path>) -> Result<Client, Failure> {
         Some(dir) => at(dir),
         None => only(),
     }
+}
+
+/// The daemon of the share that `file` lies in, and the file's name there.
+pub fn of_file(file: &Path) -> Result<(Client, String), Failure> {
+    let shown = file.display();
+    let failed = || format!("can't find {shown}");
+    let absolute = std::path::absolute(file).with_context(failed)?;
+    let dir = absolute.parent().map(Path::canonicalize).transpose().with_context(failed)?;
+    let name = absolute.file_name().filter(|name| Name::new(name.as_bytes()).is_ok());
+    let (dir, name) = match dir.zip(name) {
+        Some((dir, name)) if is_mounted(&dir)? => (dir, name),
+        _ => return Err(Failure::other(format_args!("{shown} does not lie in a mounted share"))),
+    };
+    let name = name.to_str().ok_or_else(|| {
+        Failure::other(format_args!("{shown}: its name is not UTF-8, and can't be said to the daemon"))
+    })?;
+    Ok((at(&dir)?, name.to_owned()))
 }
 
 fn at(dir: &Path) -> Result<Client, Failure> {
@@ -128,7 +94,7 @@ fn only() -> Result<Client, Failure> {
 
 /// The mounted directory, for a message.
 fn mount_of(socket: &Path, client: &mut Client) -> String {
-    let status = client.ask(&Request::Status, Some(AT_ONCE)).unwrap_or_default();
+    let status = client.ask(&Request::get("/status"), Some(AT_ONCE)).unwrap_or_default();
     match status["mount"].as_str() {
         Some(mount) => mount.to_owned(),
         None => format!("(does not answer at {})", socket.display()),
@@ -139,32 +105,4 @@ fn mount_of(socket: &Path, client: &mut Client) -> String {
 pub fn is_mounted(dir: &Path) -> Result<bool, Failure> {
     let mounts = mount::mounts().map_err(Failure::other)?;
     Ok(mounts.iter().any(|mount| mount.target == dir))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_nobody_listens_at_is_removed() {
-        let temp = tempfile::tempdir().unwrap();
-        let socket = temp.path().join("a.sock");
-        assert!(Client::connect(&socket).unwrap().is_none());
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        assert!(Client::connect(&socket).unwrap().is_none());
-        assert!(!socket.exists());
-    }
-
-    #[test]
-    fn a_daemon_that_ends_is_told_apart_from_one_that_is_slow() {
-        let temp = tempfile::tempdir().unwrap();
-        let socket = temp.path().join("a.sock");
-        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let mut client = Client::connect(&socket).unwrap().unwrap();
-        drop(listener.accept().unwrap());
-        assert_eq!(client.ask(&Request::Status, None).unwrap_err().exit, Exit::Other);
-        let mut client = Client::connect(&socket).unwrap().unwrap();
-        let slow = client.ask(&Request::Status, Some(Duration::from_millis(5))).unwrap_err();
-        assert_eq!(slow.exit, Exit::TryAgain);
-    }
 }

@@ -3,16 +3,15 @@
 use super::args;
 use super::client::{self, AT_ONCE};
 use super::exit::{Exit, Outcome, complain};
-use super::protocol::Request;
+use crate::api::request::Request;
 
 pub fn run(args: args::Flush) -> Outcome {
     let mut client = client::find(args.dir.as_deref())?;
-    let timeout_ms = args.timeout.map(|t| t.as_millis().try_into().unwrap_or(u64::MAX));
+    let timeout_ms = args.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
     // The daemon keeps the time; we only notice when the daemon itself hangs.
     let patience = args.timeout.map(|t| t.saturating_add(AT_ONCE));
-    client.ask(&Request::Flush { timeout_ms }, patience)?;
-    let status = client.ask(&Request::Status, Some(AT_ONCE))?;
-    match status["conflicts"].as_u64() {
+    let level = client.ask(&Request::post("/flush").with_some("timeout_ms", timeout_ms), patience)?;
+    match level["conflicts"].as_u64() {
         None | Some(0) => Ok(Exit::Ok),
         Some(n) => {
             complain(&format_args!(

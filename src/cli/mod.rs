@@ -1,9 +1,9 @@
-//! Floor 3: the face.
+//! Floor 4: the face.
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), `status`, `flush`, `conflicts`, `trash`, `resume`, `verify`, `unmount` over the
-//! control socket ([`protocol`], [`server`], [`client`]), `resolve` through the mount, and [`demo`].
+//! [`daemon`], `guard` and [`log`] (a daemon's life), the commands that ask it over the
+//! control socket ([`client`], [`api`](crate::api)), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
 //! happened, to which file, and what to do; no command waits without a bound unless it was asked to.
@@ -24,11 +24,9 @@ mod mount;
 pub mod options;
 mod place;
 mod process;
-pub mod protocol;
 mod residency;
 mod resolve;
 mod resume;
-pub mod server;
 mod signals;
 mod status;
 mod trash;
@@ -36,8 +34,8 @@ mod units;
 mod unmount;
 mod verify;
 
+use crate::api::Order;
 use args::Command;
-use protocol::Order;
 use std::process::ExitCode;
 
 /// Runs the command that the arguments of this process ask for.

@@ -9,8 +9,8 @@ use super::daemon::{self, Plan};
 use super::exit::{Exit, Failure, Outcome, say};
 use super::log;
 use super::place::{self, Places};
-use super::protocol::Request;
 use super::units::bytes;
+use crate::api::request::Request;
 use crate::engine;
 use crate::fs::mount;
 use crate::model::limits::CACHE_BYTES;
@@ -121,7 +121,7 @@ fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
 fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
     let failed = || format!("can't reach {}", plan.socket.display());
     let Some(old) = Client::connect(&plan.socket).with_context(failed)? else { return Ok(()) };
-    if let Some(daemon) = old.dying() {
+    if let Some(daemon) = client::dying(&old) {
         mount::abort(&plan.mount).map_err(Failure::other)?;
         daemon.ends_within(client::AT_ONCE).context("can't watch the dead daemon")?;
         return Ok(());
@@ -129,7 +129,7 @@ fn wait_for_predecessor(plan: &Plan) -> Result<(), Failure> {
     if client::is_mounted(&plan.mount)? {
         return Ok(()); // Refused below, with the reason.
     }
-    match old.ask_and_outlive(&Request::Wait, Some(PREDECESSOR)) {
+    match client::outlive(old, &Request::get("/wait"), Some(PREDECESSOR)) {
         Err(failure) if failure.exit == Exit::TryAgain => Err(Failure::new(
             Exit::TryAgain,
             format_args!("the daemon that served {} before has not ended yet", plan.mount.display()),

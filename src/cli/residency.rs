@@ -6,9 +6,8 @@ use super::args;
 use super::bar::Bar;
 use super::client::{self, AT_ONCE, Client};
 use super::exit::{Exit, Failure, Outcome, complain, say};
-use super::protocol::{Order, Request};
-use super::resolve::locate;
 use super::units::bytes;
+use crate::api::Order;
 use serde_json::Value;
 use std::path::Path;
 
@@ -24,12 +23,8 @@ pub fn run(args: &args::Residency, order: Order) -> Outcome {
 }
 
 fn each(file: &Path, order: Order) -> Result<(), Failure> {
-    let (dir, name) = locate(file)?;
-    let Some(name) = name.as_os_str().to_str().map(str::to_owned) else {
-        return Err(Failure::other("its name is not UTF-8; use setfattr -n user.syncfs.pin -v 1 on it"));
-    };
-    let mut client = client::find(Some(&dir))?;
-    let answer = client.ask(&Request::Hold { order, name: name.clone() }, Some(AT_ONCE))?;
+    let (mut client, name) = client::of_file(file)?;
+    let answer = client.ask(&order.request(&name), Some(AT_ONCE))?;
     let shown = file.display();
     match order {
         Order::Pin => match fetch(&mut client, &name) {
@@ -66,8 +61,7 @@ fn each(file: &Path, order: Order) -> Result<(), Failure> {
 fn fetch(client: &mut Client, name: &str) -> Result<u64, Failure> {
     let mut bar = Bar::new();
     loop {
-        let request = Request::Hold { order: Order::Fetch, name: name.to_owned() };
-        let answer = client.ask(&request, Some(AT_ONCE)).inspect_err(|_| bar.clear())?;
+        let answer = client.ask(&Order::Fetch.request(name), Some(AT_ONCE)).inspect_err(|_| bar.clear())?;
         let (held, size) = (number(&answer, "held"), number(&answer, "size"));
         if held >= size {
             bar.clear();

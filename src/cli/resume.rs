@@ -3,12 +3,12 @@
 use super::args;
 use super::client::{self, AT_ONCE};
 use super::exit::{Exit, Outcome, say};
-use super::protocol::Request;
 use super::units::many;
+use crate::api::request::Request;
 
 pub fn run(args: args::Resume) -> Outcome {
-    let resumed = client::find(args.dir.as_deref())?.ask(&Request::Resume, Some(AT_ONCE))?;
-    match resumed.as_u64() {
+    let resumed = client::find(args.dir.as_deref())?.ask(&Request::post("/resume"), Some(AT_ONCE))?;
+    match resumed["deletes"].as_u64() {
         Some(n) => say(format_args!("resumed: {} of the peer pass", many(n, "delete"))),
         None => say("nothing is paused"),
     }

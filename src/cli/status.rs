@@ -5,12 +5,12 @@
 use super::args;
 use super::client::{self, AT_ONCE};
 use super::exit::{Exit, Outcome, say};
-use super::protocol::Request;
 use super::units::{bytes, many};
+use crate::api::request::Request;
 use serde_json::Value;
 
 pub fn run(args: args::Status) -> Outcome {
-    let status = client::find(args.dir.as_deref())?.ask(&Request::Status, Some(AT_ONCE))?;
+    let status = client::find(args.dir.as_deref())?.ask(&Request::get("/status"), Some(AT_ONCE))?;
     match args.json {
         true => say(format_args!("{status:#}")),
         false => listing(&status).iter().for_each(|(what, value)| say(format_args!("{what:<11}{value}"))),

@@ -1,10 +1,10 @@
 //! `syncfs trash`: what the peer deleted or wrote over, and how it comes back.
 
 use super::args::{self, TrashCommand};
-use super::client::{self, AT_ONCE, Client};
-use super::exit::{Exit, Failure, Outcome, say};
-use super::protocol::Request;
+use super::client::{self, AT_ONCE};
+use super::exit::{Exit, Outcome, say};
 use super::units::bytes;
+use crate::api::request::Request;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -19,34 +19,20 @@ pub fn run(args: args::Trash) -> Outcome {
 }
 
 fn list(args: &args::TrashList) -> Outcome {
-    let entries = entries(&mut client::find(args.dir.as_deref())?)?;
+    let entries = client::find(args.dir.as_deref())?.ask(&Request::get("/trash"), Some(AT_ONCE))?;
     match args.json {
-        true => say(format_args!("{:#}", Value::from(entries))),
-        false => listing(&entries).iter().for_each(say),
+        true => say(format_args!("{entries:#}")),
+        false => listing(entries.as_array().map_or(&[], Vec::as_slice)).iter().for_each(say),
     }
     Ok(Exit::Ok)
 }
 
 fn restore(args: args::Restore) -> Outcome {
-    let request = Request::Restore { what: args.what, name: args.to };
+    let request = Request::post("/trash/restore").with("what", args.what).with_some("as", args.to);
     let restored = client::find(args.dir.as_deref())?.ask(&request, Some(COPY))?;
     let text = |key: &str| restored[key].as_str().unwrap_or("?").to_owned();
     say(format_args!("{} is back as {}", text("entry"), text("name")));
     Ok(Exit::Ok)
-}
-
-/// All of them, page by page.
-fn entries(client: &mut Client) -> Result<Vec<Value>, Failure> {
-    let mut all = Vec::new();
-    loop {
-        let page = client.ask(&Request::Trash { from: all.len() }, Some(AT_ONCE))?;
-        let entries = page["entries"].as_array().cloned().unwrap_or_default();
-        let last = page["more"] != true || entries.is_empty();
-        all.extend(entries);
-        if last {
-            return Ok(all);
-        }
-    }
 }
 
 fn listing(entries: &[Value]) -> Vec<String> {

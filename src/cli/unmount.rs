@@ -4,7 +4,7 @@ use super::args;
 use super::client::{self, Client};
 use super::exit::{Exit, Failure, Outcome, say};
 use super::place::{self, Places};
-use super::protocol::Request;
+use crate::api::request::Request;
 use crate::fs::mount;
 use anyhow::Context;
 
@@ -15,7 +15,7 @@ pub fn run(args: args::Unmount) -> Outcome {
     let failed = || format!("can't reach the daemon of {shown} at {}", socket.display());
     if let Some(client) = Client::connect(&socket).with_context(failed)? {
         // As long as it takes: what is not on the disk yet may be much.
-        match client.ask_and_outlive(&Request::Unmount, None) {
+        match client::outlive(client, &Request::post("/unmount"), None) {
             Ok(()) => return Ok(Exit::Ok),
             // A daemon that died under the question has left its mount to us.
             Err(failure) => {

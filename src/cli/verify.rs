@@ -4,20 +4,16 @@ use super::args;
 use super::bar::Bar;
 use super::client::{self, AT_ONCE, Client};
 use super::exit::{Exit, Failure, Outcome, complain, say};
-use super::protocol::Request;
 use super::units::{bytes, many};
-use crate::engine::verifying::Differs;
+use crate::api::lists::RANGES;
+use crate::api::request::Request;
 use crate::model::limits::GROUP_BYTES;
-use crate::model::verify::Difference;
 use serde_json::{Value, json};
-
-/// Ranges of one file that are told one by one.
-const RANGES: usize = 64;
 
 pub fn run(args: args::Verify) -> Outcome {
     let mut client = client::find(args.dir.as_deref())?;
-    let run = client.ask(&Request::Verify { repair: args.repair }, Some(AT_ONCE))?.as_u64().unwrap_or(0);
-    let report = report(&mut client, run)?;
+    let run = client.ask(&Request::post("/verify").with("repair", args.repair), Some(AT_ONCE))?;
+    let report = report(&mut client, &run["run"])?;
     match args.json {
         true => say(format_args!("{report:#}")),
         false => listing(&report, args.repair).iter().for_each(say),
@@ -25,7 +21,7 @@ pub fn run(args: args::Verify) -> Outcome {
     let exit = exit(&report);
     if args.repair && report["same"] != true {
         // What was mended has yet to cross.
-        client.ask(&Request::Flush { timeout_ms: None }, None)?;
+        client.ask(&Request::post("/flush"), None)?;
     }
     if exit == Exit::Conflicts {
         complain(&"both versions are kept, and conflict copies wait for you: syncfs conflicts");
@@ -34,54 +30,21 @@ pub fn run(args: args::Verify) -> Outcome {
 }
 
 /// Waits for the outcome; all of it.
-fn report(client: &mut Client, run: u64) -> Result<Value, Failure> {
+fn report(client: &mut Client, run: &Value) -> Result<Value, Failure> {
     let mut bar = Bar::new();
-    let mut all = Vec::new();
+    let asked = Request::get(format!("/verify/{run}"));
     loop {
-        let mut page = match client.ask(&Request::Verified { run, from: all.len() }, Some(AT_ONCE)) {
-            Ok(page) => page,
-            Err(failure) => {
-                bar.clear();
-                return Err(failure);
-            }
-        };
-        if page["done"] != true {
-            bar.show(page["read"].as_u64().unwrap_or(0), page["bytes"].as_u64().unwrap_or(0));
+        let mut told = client.ask(&asked, Some(AT_ONCE)).inspect_err(|_| bar.clear())?;
+        if told["done"] != true {
+            bar.show(told["read"].as_u64().unwrap_or(0), told["bytes"].as_u64().unwrap_or(0));
             continue;
         }
         bar.clear();
-        let differences = page["differences"].as_array().cloned().unwrap_or_default();
-        let last = page["more"] != true || differences.is_empty();
-        all.extend(differences);
-        if last {
-            let same = all.is_empty();
-            let (files, bytes) = (page["files"].take(), page["bytes"].take());
-            return Ok(json!({"same": same, "files": files, "bytes": bytes, "differences": all}));
-        }
+        let differences = told["differences"].take();
+        let same = differences.as_array().is_some_and(Vec::is_empty);
+        let (files, bytes) = (told["files"].take(), told["bytes"].take());
+        return Ok(json!({"same": same, "files": files, "bytes": bytes, "differences": differences}));
     }
-}
-
-/// One difference, for the control socket and for programs.
-pub fn told(differs: &Differs) -> Value {
-    let what = match &differs.how {
-        Difference::Content(_) => "content",
-        Difference::Attributes => "attributes",
-        Difference::OnlyHere => "only-here",
-        Difference::OnlyThere => "only-there",
-        Difference::Changing => "changing",
-        Difference::NotHeldHere => "not-held-here",
-        Difference::NotHeldThere => "not-held-there",
-        Difference::UnreadableHere => "unreadable-here",
-        Difference::UnreadableThere => "unreadable-there",
-    };
-    let (name, repaired, copied) = (differs.name.to_string(), differs.repaired, differs.copied);
-    let mut told = json!({"name": name, "what": what, "repaired": repaired, "conflict_copy": copied});
-    if let Difference::Content(groups) = &differs.how {
-        let ranges: Vec<_> = groups.iter().take(RANGES).map(|g| json!([g.start, g.end - 1])).collect();
-        told["groups"] = ranges.into();
-        told["differing_groups"] = groups.len().into();
-    }
-    told
 }
 
 fn exit(report: &Value) -> Exit {
@@ -154,8 +117,11 @@ fn groups(differs: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::lists::told;
+    use crate::engine::verifying::Differs;
     use crate::model::chunk::ChunkSet;
     use crate::model::name::Name;
+    use crate::model::verify::Difference;
 
     fn differs(name: &str, how: Difference, repaired: bool, copied: bool) -> Value {
         told(&Differs { name: Name::new(name.as_bytes()).unwrap(), how, repaired, copied })

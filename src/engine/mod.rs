@@ -65,6 +65,7 @@ mod host;
 mod inbound;
 mod kept;
 mod life;
+mod listing;
 mod live;
 mod location;
 mod matcher;

@@ -77,10 +77,16 @@ impl Host {
     /// There is no such file.
     pub fn residency(&self, name: &str) -> std::result::Result<Residency, ResidencyError> {
         let id = self.named(name)?;
-        self.residency_of(id).ok_or_else(|| ResidencyError::NoSuchFile(name.to_owned()))
+        self.residency_by_id(id).ok_or_else(|| ResidencyError::NoSuchFile(name.to_owned()))
     }
 
-    fn residency_of(&self, id: FileId) -> Option<Residency> {
+    /// The same; `None` where there is no such file.
+    pub fn residency_of(&self, name: &Name) -> Option<Residency> {
+        let share = self.share.lock();
+        share.file(share.named(name)?).map(|file| Residency::of(name, file))
+    }
+
+    fn residency_by_id(&self, id: FileId) -> Option<Residency> {
         let share = self.share.lock();
         let file = share.file(id)?;
         Some(Residency::of(file.name.as_ref()?, file))
@@ -179,7 +185,7 @@ impl Host {
 
     /// The value of the attribute `name`, which begins with [`PREFIX`].
     pub(super) fn attribute(&self, file: Option<FileId>, name: &[u8]) -> Result<Vec<u8>> {
-        let residency = file.and_then(|id| self.residency_of(id));
+        let residency = file.and_then(|id| self.residency_by_id(id));
         let value = residency.and_then(|r| r.attribute(name.strip_prefix(PREFIX)?));
         value.map(String::into_bytes).ok_or(Error::NoAttribute)
     }

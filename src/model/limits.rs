@@ -94,3 +94,10 @@ pub const SURVEY_LEAF: usize = 32;
 /// Files that a verification looks at more closely at a time, and groups of one file that it names one by one.
 pub const VERIFY_LOOKS: usize = 64;
 pub const VERIFY_GROUPS: u64 = 4096;
+
+/// Bytes of a request over the control socket, all of its headers included.
+pub const HEAD_BYTES: usize = 16 << 10;
+/// Clients of the control socket at a time; more wait.
+pub const CLIENTS: usize = 256;
+/// Entries of a list that are made before the client has read those before.
+pub const PAGE: usize = 1000;

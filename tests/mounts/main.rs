@@ -2,8 +2,9 @@
 //! ordinary tools on one side is found on the other, and in the raw directories after unmounting.
 //!
 //! Needs /dev/fuse and root or fusermount3, and the tools that the tests run: coreutils, sed, tar,
-//! rsync, util-linux, attr.
+//! rsync, util-linux, attr, bash, curl.
 
+mod api;
 mod brakes;
 mod bwlimit;
 mod cache;

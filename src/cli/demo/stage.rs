@@ -3,10 +3,10 @@
 //! Invariants: the daemons are this very program, started as a user would start it; none outlives
 //! the stage; files are only removed where nothing is mounted any more.
 
+use crate::api::request::Request;
 use crate::cli::client::{AT_ONCE, Client, is_mounted};
 use crate::cli::place::{self, Places};
 use crate::cli::process::Process;
-use crate::cli::protocol::Request;
 use crate::fs::mount;
 use crate::wire::key::Key;
 use anyhow::{Context, bail};
@@ -168,10 +168,7 @@ impl Side {
     pub fn ask(&self, request: &Request) -> anyhow::Result<Value> {
         let client = Client::connect(&Places::here().socket(&self.dir))?;
         let mut client = client.with_context(|| format!("the daemon of {} has ended", self.name))?;
-        let patience = match request {
-            Request::Flush { .. } => None,
-            _ => Some(AT_ONCE),
-        };
+        let patience = (request.path != "/flush").then_some(AT_ONCE);
         Ok(client.ask(request, patience)?)
     }
 

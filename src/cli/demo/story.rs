@@ -5,8 +5,8 @@
 
 use super::files::{self, Sums};
 use super::stage::{Side, Stage};
+use crate::api::request::Request;
 use crate::cli::exit::say;
-use crate::cli::protocol::Request;
 use crate::cli::units::{bytes, many, time};
 use anyhow::{Context, bail, ensure};
 use std::fs::{self, File};
@@ -32,7 +32,7 @@ pub fn show(stage: &Stage) -> anyhow::Result<()> {
     stage.start()?;
     let met = until("the two sides to meet", || {
         std::thread::sleep(ASKING);
-        Ok(a.ask(&Request::Status)?["peer"]["connected"] == true)
+        Ok(a.ask(&Request::get("/status"))?["peer"]["connected"] == true)
     })?;
     say(format_args!("Mounted; they met after {}.", time(met)));
     copy_real_files(a, b)?;
@@ -193,15 +193,15 @@ fn delete(a: &Side, b: &Side) -> anyhow::Result<()> {
 
 /// Waits until both sides hold the same, durably.
 fn level(side: &Side) -> anyhow::Result<()> {
-    let timeout_ms = Some(10 * PATIENCE.as_millis() as u64);
-    side.ask(&Request::Flush { timeout_ms }).map(drop)
+    let timeout_ms = 10 * PATIENCE.as_millis();
+    side.ask(&Request::post("/flush").with("timeout_ms", timeout_ms)).map(drop)
 }
 
 /// Waits until the peer has acknowledged everything of `side`, without a word on the wire.
 fn thanked(side: &Side) -> anyhow::Result<()> {
     until("the acknowledgement", || {
         std::thread::sleep(ASKING);
-        let status = side.ask(&Request::Status)?;
+        let status = side.ask(&Request::get("/status"))?;
         Ok(status["pending_files"] == 0 && status["dirty_chunks"] == 0)
     })?;
     Ok(())
@@ -209,7 +209,7 @@ fn thanked(side: &Side) -> anyhow::Result<()> {
 
 /// Bytes that went over the wire so far, both directions together.
 fn wire(side: &Side) -> anyhow::Result<u64> {
-    let status = side.ask(&Request::Status)?;
+    let status = side.ask(&Request::get("/status"))?;
     let figure = |key: &str| status[key].as_u64().with_context(|| format!("status has no {key}"));
     Ok(figure("sent_bytes")? + figure("received_bytes")?)
 }

@@ -1,0 +1,182 @@
+//! The API: every example of docs/api.md runs with curl, and is answered in the documented shape.
+
+use crate::rig::{Host, Pair, run, until};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const API: &str = include_str!("../../docs/api.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// A command of the documentation, and the answer that it shows.
+struct Example {
+    command: String,
+    answer: Option<Value>,
+}
+
+/// The indented blocks that begin with curl.
+fn examples() -> Vec<Example> {
+    let mut examples = Vec::new();
+    for block in API.split("\n\n") {
+        let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+        let Some(at) = lines.iter().position(|line| line.starts_with("curl ")) else { continue };
+        let answer = lines[at + 1..].join("\n");
+        let answer = (!answer.is_empty()).then(|| serde_json::from_str(&answer).expect(&answer));
+        examples.push(Example { command: lines[at].to_owned(), answer });
+    }
+    examples
+}
+
+fn socket(host: &Host) -> String {
+    host.status()["socket"].as_str().expect("a path").to_owned()
+}
+
+fn shell(host: &Host, socket: &str, command: &str) -> String {
+    run(&host.dir, &["bash", "-c", &format!("cd /; S={socket}; {command}")])
+}
+
+/// What of `real` is not as documented: keys and types.
+fn differences(at: &str, told: &Value, real: &Value, wrong: &mut Vec<String>) {
+    match (told, real) {
+        (_, Value::Null) | (Value::Null, _) => {}
+        (Value::Object(told), Value::Object(real)) => {
+            let keys: BTreeSet<&String> = told.keys().chain(real.keys()).collect();
+            for key in keys {
+                let at = format!("{at}.{key}");
+                match (told.get(key), real.get(key)) {
+                    (Some(told), Some(real)) => differences(&at, told, real, wrong),
+                    (None, _) => wrong.push(format!("{at} is not documented")),
+                    (_, None) => wrong.push(format!("{at} is documented and not there")),
+                }
+            }
+        }
+        (Value::Array(told), Value::Array(real)) => {
+            if let (Some(told), Some(real)) = (told.first(), real.first()) {
+                differences(&format!("{at}[]"), told, real, wrong);
+            }
+        }
+        _ if std::mem::discriminant(told) == std::mem::discriminant(real) => {}
+        _ => wrong.push(format!("{at} is {real}, documented as {told}")),
+    }
+}
+
+#[track_caller]
+fn is_as_documented(told: &Value, real: &Value) {
+    let mut wrong = Vec::new();
+    differences("", told, real, &mut wrong);
+    let listed = told.as_array().is_some_and(|told| !told.is_empty());
+    assert!(!listed || real.as_array().is_some_and(|real| !real.is_empty()), "an empty list");
+    assert!(wrong.is_empty(), "{wrong:#?}\n{real:#}");
+}
+
+#[test]
+fn every_example_of_the_documentation_runs_and_is_answered_as_shown() {
+    let mut pair = Pair::mounted();
+    pair.a.save("notes.txt", b"draft");
+    pair.b.save("old.txt", b"old\n");
+    pair.a.flush();
+    pair.b.unmount();
+    pair.a.save("notes.txt", b"of a");
+    pair.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", "notes.txt"]);
+    pair.b.save("notes.txt", b"of b, later");
+    pair.b.start();
+    pair.a.flush_with_conflicts();
+    pair.b.run(&["rm", "old.txt"]);
+    pair.a.flush_with_conflicts();
+
+    let socket = socket(&pair.a);
+    let mut run_id = Value::Null;
+    for Example { command, answer } in examples() {
+        let ask = |command: &str| shell(&pair.a, &socket, command);
+        let command = match command.contains("/unmount") {
+            true => continue, // Last, below.
+            false => command.replace("/verify/5", &format!("/verify/{run_id}")),
+        };
+        if command.contains("/verify?") {
+            pair.a.flush();
+        }
+        if command.contains("/verify/") {
+            until("the verification is over", || ask(&command).contains("\"done\":true"));
+        }
+        let said = ask(&command);
+        let Some(told) = answer else { continue };
+        let real: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{command}: {e}: {said}"));
+        println!("{command}\n{said}");
+        is_as_documented(&told, &real);
+        if told.get("exit").is_some() {
+            assert_eq!(told, real, "{command}");
+        }
+        if real.get("run").is_some() {
+            run_id = real["run"].clone();
+        }
+    }
+    assert_eq!(shell(&pair.a, &socket, "curl -s --unix-socket $S -X POST http://localhost/unmount"), "{}\n");
+    assert!(pair.a.ended().success());
+    pair.a.start();
+    pair.finish();
+}
+
+#[test]
+fn every_route_is_documented_with_an_example() {
+    for (method, route) in syncfs::api::ROUTES {
+        let heading = |line: &str| line.starts_with(&format!("## {method} ")) && line.contains(route);
+        assert!(API.lines().any(heading), "{method} {route} has no section");
+        let path = route.strip_suffix('N').unwrap_or(route);
+        let asked = format!("http://localhost{path}");
+        assert!(*route == "/wait" || examples().iter().any(|e| e.command.contains(&asked)), "{route}");
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_explained() {
+    let status = examples().into_iter().find_map(|e| e.answer.filter(|_| e.command.ends_with("/status")));
+    let mut open = vec![(String::new(), status.expect("an example"))];
+    while let Some((at, value)) = open.pop() {
+        match value {
+            Value::Object(fields) if at.is_empty() => open.extend(fields),
+            Value::Object(fields) => {
+                open.extend(fields.into_iter().map(|(key, value)| (format!("{at}.{key}"), value)));
+            }
+            _ => assert!(OPERATIONS.contains(&format!("`{at}`")), "{at} is not explained in operations.md"),
+        }
+    }
+}
+
+#[test]
+fn who_goes_takes_its_flush_along() {
+    let mut pair = Pair::mounted();
+    pair.b.kill();
+    pair.a.save("f", b"for nobody");
+    let socket = socket(&pair.a);
+    // As long as the peer counts as connected a flush waits.
+    let asked = "curl -s --max-time 0.2 --unix-socket $S -X POST http://localhost/flush; echo $?";
+    let said = shell(&pair.a, &socket, asked);
+    assert!(said.ends_with("28\n") || said.contains("\"exit\":5"), "{said}");
+    assert_eq!(pair.a.status()["pending_files"], 1);
+    pair.b.start();
+    pair.finish();
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said() {
+    let pair = Pair::mounted();
+    let socket = socket(&pair.a);
+    for (words, status, exit, message) in [
+        ("/reboot", 404, 1, "there is no /reboot here"),
+        ("/flush", 405, 2, "/flush takes POST, not GET"),
+        ("/status?colour=red", 400, 2, "has no parameter"),
+        ("-X POST /pin", 400, 2, "needs the parameter name"),
+        ("-X POST /flush?timeout_ms=soon", 400, 2, "timeout_ms"),
+        ("-X POST /trash/restore?what=none", 404, 1, "is not in the trash"),
+        ("/verify/99", 404, 1, "verification"),
+    ] {
+        let (options, target) = words.rsplit_once(' ').unwrap_or(("", words));
+        let asked =
+            format!("curl -s -w '%{{http_code}}' --unix-socket $S {options} 'http://localhost{target}'");
+        let said = shell(&pair.a, &socket, &asked);
+        let (body, code) = said.rsplit_once('\n').expect("a line and a code");
+        let body: Value = serde_json::from_str(body).expect(body);
+        assert_eq!((code, &body["exit"]), (status.to_string().as_str(), &exit.into()), "{words}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(message), "{words}: {body}");
+    }
+    pair.finish();
+}
