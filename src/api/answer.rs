@@ -95,7 +95,7 @@ pub fn list<T: Serialize>(
     entries: impl Iterator<Item = T> + Send + 'static,
     after: &'static str,
 ) -> Response<Body> {
-    let (mut client, body) = channel::Channel::<Bytes>::new(1);
+    let (mut client, response) = stream("application/json");
     tokio::spawn(async move {
         let mut rest = Some((entries, before + "["));
         while let Some((mut entries, mut part)) = rest.take() {
@@ -120,7 +120,13 @@ pub fn list<T: Serialize>(
             rest = more.map(|entries| (entries, String::new()));
         }
     });
-    respond("application/json", body.boxed_unsync())
+    response
+}
+
+/// An answer that is made as it is read.
+pub fn stream(kind: &'static str) -> (channel::Sender<Bytes>, Response<Body>) {
+    let (client, body) = channel::Channel::new(1);
+    (client, respond(kind, body.boxed_unsync()))
 }
 
 fn respond(kind: &'static str, body: Body) -> Response<Body> {

@@ -83,12 +83,35 @@ impl Client {
         }
     }
 
-    /// The same, whatever it is.
-    pub fn text(
-        &mut self,
-        request: &Request,
-        timeout: Option<Duration>,
-    ) -> Result<(StatusCode, Bytes), Failure> {
+    /// Calls `heard` with each line of an answer that may have no end, as it comes.
+    pub fn lines(&mut self, request: &Request, mut heard: impl FnMut(&str)) -> Result<(), Failure> {
+        let sender = &mut self.sender;
+        let listen = async {
+            let response = send(sender, request).await?;
+            let status = response.status();
+            if !status.is_success() {
+                return Ok(status);
+            }
+            let mut body = response.into_body();
+            let mut rest = Vec::new();
+            while let Some(frame) = body.frame().await {
+                rest.extend(frame?.into_data().unwrap_or_default());
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    heard(&String::from_utf8_lossy(&line[..end]));
+                }
+            }
+            Ok::<_, hyper::Error>(status)
+        };
+        match self.runtime.block_on(listen) {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(status) => Err(Failure::other(format_args!("the daemon can't answer that: {status}"))),
+            Err(error) => Err(ended(&error)),
+        }
+    }
+
+    /// The answer to `request`, whatever it is.
+    fn text(&mut self, request: &Request, timeout: Option<Duration>) -> Result<(StatusCode, Bytes), Failure> {
         let sender = &mut self.sender;
         let exchange = async {
             let response = send(sender, request).await?;

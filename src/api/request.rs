@@ -12,11 +12,13 @@ pub struct Request {
     pub method: Method,
     pub path: String,
     parameters: Vec<(String, String)>,
+    /// The last event that was heard of, where an earlier answer broke off.
+    pub since: Option<u64>,
 }
 
 impl Request {
     pub fn get(path: impl Into<String>) -> Request {
-        Request { method: Method::GET, path: path.into(), parameters: Vec::new() }
+        Request { method: Method::GET, path: path.into(), parameters: Vec::new(), since: None }
     }
 
     pub fn post(path: impl Into<String>) -> Request {
@@ -52,7 +54,7 @@ impl Request {
     pub fn read(method: Method, uri: &Uri) -> Request {
         let query = uri.query().unwrap_or_default();
         let parameters = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        Request { method, path: uri.path().to_owned(), parameters }
+        Request { method, path: uri.path().to_owned(), parameters, since: None }
     }
 
     /// Takes the parameter `key` out.

@@ -26,6 +26,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/resume"),
     ("POST", "/unmount"),
     ("GET", "/wait"),
+    ("GET", "/events"),
 ];
 
 impl Respond for Share {
@@ -69,6 +70,11 @@ impl Respond for Share {
                 let timeout = asked.optional("timeout_ms")?.map(Duration::from_millis);
                 asked.done()?;
                 self.flush(timeout).await
+            }
+            ("GET", "/events") => {
+                let (after, follow) = (asked.optional("after")?.or(asked.since), asked.optional("follow")?);
+                asked.done()?;
+                self.events(after, follow.unwrap_or(true)).await
             }
             plain => {
                 asked.done()?;

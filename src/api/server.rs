@@ -121,7 +121,10 @@ pub async fn converse(
     stop: CancellationToken,
 ) {
     let answer = service_fn(|asked: hyper::Request<Incoming>| {
-        let (responder, request) = (responder.clone(), Request::read(asked.method().clone(), asked.uri()));
+        let (responder, mut request) =
+            (responder.clone(), Request::read(asked.method().clone(), asked.uri()));
+        let since = asked.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+        request.since = since.and_then(|id| id.parse().ok());
         async move { Ok::<Response<Body>, Infallible>(respond(&*responder, request).await) }
     });
     let connection = http1::Builder::new()

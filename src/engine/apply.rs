@@ -9,6 +9,7 @@
 use super::before::yet_to_come;
 use super::bodies::door;
 use super::copies::Copy;
+use super::events::Told;
 use super::host::Host;
 use super::location::location;
 use super::moves::Move;
@@ -41,6 +42,8 @@ struct After {
     stale: Vec<u64>,
     /// Files whose old content is remembered until the kernel has forgotten its pages.
     shadowed: Vec<Held>,
+    /// What anybody who looks is told.
+    news: Vec<Told>,
     /// Files that have a version of the peer's now.
     taken: BTreeSet<FileId>,
     /// Files that are wholly held now.
@@ -207,6 +210,7 @@ impl Host {
         // As all names, in the journal first: what a crash leaves undone recovery does.
         aside.done();
         self.carry_out(&moves, pending.again)?;
+        after.news = self.news(&taken, &moves);
         after.names.extend(
             moves.iter().filter(|m| m.old != m.new).flat_map(|m| m.old.iter().chain(&m.new).cloned()),
         );
@@ -274,6 +278,21 @@ impl Host {
             after.stale.push(node.ino);
         }
         orphans
+    }
+
+    /// What a cut that was applied comes to, file by file.
+    fn news(&self, taken: &[Taken], moves: &[Move]) -> Vec<Told> {
+        let share = self.share.lock();
+        let told = |t: &Taken| match moves.iter().find(|m| m.file == t.file) {
+            Some(moved) => Told::came(moved.old.as_ref(), moved.new.as_ref()),
+            None => {
+                // Where ours stays on top of the peer's, nothing has changed here.
+                t.body.as_ref().filter(|body| body.agreed.is_none())?;
+                let name = share.file(t.file)?.name.as_ref();
+                Told::came(name, name)
+            }
+        };
+        taken.iter().filter_map(told).collect()
     }
 
     /// What the share knows now that the cut is applied: returns what to thank for.
@@ -359,6 +378,7 @@ impl Host {
         if self.holding.is_cache() && self.holding.excess(&self.backing, 0) > 0 {
             self.holding.sweep(Sweep::Room(0));
         }
+        after.news.into_iter().for_each(|told| self.events.tell(told));
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
         after.seen.into_iter().for_each(|change| self.kernel.changed(change));

@@ -4,6 +4,7 @@
 //! content before it lies under its own.
 
 use super::bodies::door;
+use super::events::Told;
 use super::host::Host;
 use super::node::{Data, Held, Locked};
 use super::pending::Pending;
@@ -69,6 +70,7 @@ impl Host {
             self.backing.rename(At::Name(&old), At::Name(&new), RenameFlags::NOREPLACE)?;
         }
         tracing::warn!("both hosts made {old}: this host's is now {new}");
+        self.events.tell(Told::conflict(&new, "here"));
         // The peer refused it under its old name, content and all.
         self.outbound.lock().announced.remove(&ours);
         let _ = self.triggers.send(Trigger::Cut(vec![ours], None));
@@ -198,6 +200,7 @@ impl Host {
                 .stat(At::Name(&kept.name))
                 .iter()
                 .for_each(|stat| self.holding.weigh(kept.file, stat));
+            self.events.tell(Told::conflict(&kept.name, "here"));
             names.push(kept.name);
             let _ = self.triggers.send(Trigger::Cut(vec![kept.file], None));
         }

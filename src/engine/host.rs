@@ -2,6 +2,7 @@
 //! [`engine`](super) for their order.
 
 use super::channel::Channel;
+use super::events::Events;
 use super::flights::Outbound;
 use super::frozen::Budget;
 use super::hints::Hints;
@@ -147,6 +148,7 @@ pub struct Host {
     /// The last `Flush` of ours that the peer answered.
     pub(super) flushes: watch::Sender<u64>,
     pub(super) verifying: Verifying,
+    pub(super) events: Events,
     pub(super) stopping: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) ears: Mutex<Option<Ears>>,
@@ -165,6 +167,11 @@ impl Host {
     /// The queue of notifications to the kernel, for the mount's adapter.
     pub fn kernel(&self) -> Kernel {
         self.kernel.clone()
+    }
+
+    /// What happened lately.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Journals `record` and applies it. The one way to change the share.

@@ -4,6 +4,7 @@
 //! try; the metadata is level when a life begins, and when it ends in order.
 
 use super::error::Error;
+use super::events::Events;
 use super::frozen::Budget;
 use super::holding::Holding;
 use super::host::{Ears, Host, Options};
@@ -105,6 +106,7 @@ impl Host {
             next_flush: AtomicU64::new(1),
             flushes: watch::channel(0).0,
             verifying: Verifying::default(),
+            events: Events::default(),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),
             ears: Mutex::new(Some(Ears { triggers, inbox: inbox_ear, sweeps })),

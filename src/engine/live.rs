@@ -5,6 +5,7 @@ use super::channel::{Channel, Wire};
 use super::checkpoint::Keeper;
 use super::cutter::Cutter;
 use super::error::Error;
+use super::events::Told;
 use super::fetch::{Filler, Finisher};
 use super::host::{Ears, Host};
 use super::inbound::Applier;
@@ -104,6 +105,7 @@ async fn listen(host: Arc<Host>, mut events: Events) {
             Event::Message(message) => host.hear(message),
             Event::Down { reason } => {
                 tracing::info!("the peer is gone: {reason}");
+                host.events.tell(Told::Disconnected { reason });
                 host.down();
             }
         }
@@ -162,6 +164,8 @@ impl Host {
     pub(super) fn up(&self, session: wire::Session) {
         tracing::info!("connected with replica {} at {}", session.peer.replica.short(), session.address);
         let peer = session.peer.replica;
+        let address = session.address.to_string();
+        self.events.tell(Told::Connected { replica: peer.to_string(), address });
         if session.peer.features.iter().any(|f| f == CACHE) {
             self.peer_holds_less(true);
         }

@@ -6,7 +6,7 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
-//! `node`, `holding`, `kept`, `trash`, `verifying`, `frozen`, `attrs`, `channel`.
+//! `node`, `holding`, `kept`, `trash`, `verifying`, `events`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -22,7 +22,7 @@
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
 //!    trash, the cache (after the fetcher's state, and before what is in use), the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
-//!    `random`, `hints`, `signatures`)
+//!    `random`, `hints`, `signatures`, and the ring of events)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
@@ -55,6 +55,7 @@ mod content;
 mod copies;
 mod cutter;
 mod error;
+pub mod events;
 mod fetch;
 mod flights;
 mod frozen;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: where a flight ends (see [`flights`](super::flights)), what was frozen for it thaws.
 
+use super::events::{Change, Told};
 use super::host::Host;
 use super::node::Held;
 use super::queues::{Inbound, Trigger};
@@ -11,6 +12,7 @@ use crate::model::ids::{FileId, Seq};
 use crate::model::message::{Ack, Message};
 use crate::model::name::Name;
 use crate::model::record::Record;
+use crate::model::share::Share;
 use crate::model::version::Version;
 use crate::store::At;
 use std::collections::BTreeSet;
@@ -75,6 +77,7 @@ impl Host {
         let mut share = self.share.lock();
         let mut gone: BTreeSet<FileId> = acks.iter().map(|ack| ack.file).collect();
         gone.retain(|id| share.file(*id).is_some());
+        let news: Vec<Change> = acks.iter().filter_map(|ack| gone_over(&share, ack)).collect();
         if let Err(error) = self.commit(&mut share, Record::Thanked { acks }) {
             tracing::error!("an acknowledgement could not be journaled: {error}");
         }
@@ -84,6 +87,7 @@ impl Host {
         gone.retain(|id| share.file(*id).is_none());
         self.unfinished.lock().pass_over(&gone);
         drop(share);
+        news.into_iter().for_each(|change| self.events.tell(Told::Went(change)));
         self.drop_before(thanked.into_iter());
     }
 
@@ -213,5 +217,17 @@ impl Host {
                 frozen.thaw(&self.budget);
             }
         }
+    }
+}
+
+/// What the peer has of a file by `ack` that it did not have before.
+fn gone_over(share: &Share, ack: &Ack) -> Option<Change> {
+    let file = share.file(ack.file).filter(|f| !f.is_thanked())?;
+    let (new, known) = (file.name.as_ref(), !file.base.is_empty());
+    // The names it had since the peer last heard of its place; without any, it has kept its own.
+    let old = file.left.first().or(new).filter(|_| known);
+    match file.place_tag != 0 && file.place_tag <= ack.place {
+        true => Change::of(old, new),
+        false => Change::of(new, new).filter(|_| ack.body != 0 && known),
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: what was held stays in the queue, not thanked for and not dropped, and all that came after it; also after a
 //! remount.
 
+use super::events::Told;
 use super::host::Host;
 use super::pending::Queue;
 use super::queues::Inbound;
@@ -71,6 +72,7 @@ impl Host {
         if let Err(error) = self.backing.set_paused(true) {
             tracing::error!("the pause will not outlive this daemon: {error}");
         }
+        self.events.tell(Told::Paused { deletes: waiting });
         self.moved();
     }
 
@@ -89,6 +91,7 @@ impl Host {
         let resumed = self.brake.lock().resume(self.since_begin());
         if let Some(deletes) = resumed {
             tracing::info!("resumed: {deletes} deletes of the peer pass");
+            self.events.tell(Told::Resumed { deletes });
             self.inbox.send(Inbound::Again);
             self.moved();
             self.backing.set_paused(false)?;

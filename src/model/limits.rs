@@ -101,3 +101,5 @@ pub const HEAD_BYTES: usize = 16 << 10;
 pub const CLIENTS: usize = 256;
 /// Entries of a list that are made before the client has read those before.
 pub const PAGE: usize = 1000;
+/// Events that are remembered for who looks later.
+pub const HISTORY: usize = 1024;

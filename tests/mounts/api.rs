@@ -20,7 +20,7 @@ fn examples() -> Vec<Example> {
         let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("    ")).collect();
         let Some(at) = lines.iter().position(|line| line.starts_with("curl ")) else { continue };
         let answer = lines[at + 1..].join("\n");
-        let answer = (!answer.is_empty()).then(|| serde_json::from_str(&answer).expect(&answer));
+        let answer = answer.starts_with(['{', '[']).then(|| serde_json::from_str(&answer).expect(&answer));
         examples.push(Example { command: lines[at].to_owned(), answer });
     }
     examples
