@@ -27,6 +27,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/unmount"),
     ("GET", "/wait"),
     ("GET", "/events"),
+    ("GET", "/metrics"),
 ];
 
 impl Respond for Share {
@@ -85,6 +86,7 @@ impl Respond for Share {
                     ("GET", "/trash") => self.trash().await,
                     ("POST", "/resume") => self.resume().await,
                     ("POST", "/unmount") => self.unmount().await,
+                    ("GET", "/metrics") => self.metrics().await,
                     ("GET", "/wait") => self.wait().await,
                     _ => Err(astray(&asked)),
                 }

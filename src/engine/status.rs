@@ -20,6 +20,8 @@ pub struct Status {
     pub files: u64,
     pub bytes: u64,
     pub pending_files: u64,
+    /// Bytes in the chunks that the peer lacks.
+    pub pending_bytes: u64,
     /// Which way changes go: `both`, `send` or `receive`.
     pub direction: String,
     /// Files that differ from the peer's because they were changed here, where changes only come.
@@ -28,6 +30,9 @@ pub struct Status {
     pub interval: Option<u64>,
     pub dirty_chunks: u64,
     pub missing_chunks: u64,
+    /// Bytes that only the peer holds; and those of them that are to come by themselves.
+    pub missing_bytes: u64,
+    pub awaited_bytes: u64,
     pub conflicts: u64,
     pub left_alone: u64,
     /// Files that were missing from the directory when it was mounted, and come back from the peer.
@@ -93,12 +98,17 @@ impl Host {
         let (entries, trash_bytes) = self.trash.total();
         let share = self.share.lock();
         let (mut bytes, mut dirty, mut missing, mut conflicts, mut files, mut pinned) = (0, 0, 0, 0, 0, 0);
+        let (mut pending_bytes, mut missing_bytes, mut awaited_bytes) = (0, 0, 0);
         for (_, file) in share.files() {
             let Some(name) = &file.name else { continue };
             files += 1;
             bytes += file.size;
             dirty += file.dirty.len();
             missing += file.missing.len();
+            pending_bytes += (file.dirty.len() * CHUNK).min(file.size);
+            let lacking = (file.missing.len() * CHUNK).min(file.size);
+            missing_bytes += lacking;
+            awaited_bytes += if file.pinned || !self.holding.is_cache() { lacking } else { 0 };
             conflicts += u64::from(is_conflict_copy(name));
             pinned += if file.pinned { file.size } else { 0 };
         }
@@ -119,11 +129,14 @@ impl Host {
             files,
             bytes,
             pending_files: if receives { 0 } else { share.unthanked().len() as u64 },
+            pending_bytes: if receives { 0 } else { pending_bytes },
             direction: self.options.direction.word().to_owned(),
             held_back: receives.then(|| share.unthanked().len() as u64),
             interval: self.options.interval.map(|interval| interval.as_secs()),
             dirty_chunks: if receives { 0 } else { dirty },
             missing_chunks: missing,
+            missing_bytes,
+            awaited_bytes,
             conflicts,
             left_alone: self.left_alone as u64,
             missing_at_mount: self.missing,

@@ -142,6 +142,46 @@ fn every_field_of_the_status_is_explained() {
 }
 
 #[test]
+fn metrics_are_as_prometheus_wants_them_and_documented() {
+    let mut pair = Pair::mounted();
+    pair.a.save("f", b"to be counted");
+    pair.a.flush();
+    pair.b.save("g", b"coming");
+    pair.b.flush();
+    pair.b.unmount();
+    for up in [false, true] {
+        let text = shell(&pair.a, &socket(&pair.a), "curl -s --unix-socket $S http://localhost/metrics");
+        let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(families.len() > 20, "{text}");
+        for family in families {
+            let name = family.split(' ').next().unwrap();
+            assert!(API.contains(&format!("`{name}`")), "{name} is not documented");
+        }
+        let figure = |line: &str| assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        figure(&format!("syncfs_peer_connected {}", u8::from(up)));
+        figure("syncfs_files 2");
+        figure("syncfs_changes_came_total{what=\"created\"} 1");
+        figure("syncfs_changes_went_total{what=\"created\"} 1");
+        match std::process::Command::new("promtool").arg("--version").output() {
+            Ok(_) => {
+                let socket = socket(&pair.a);
+                shell(
+                    &pair.a,
+                    &socket,
+                    "curl -s --unix-socket $S http://localhost/metrics | promtool check metrics",
+                );
+            }
+            Err(_) => eprintln!("promtool is not installed: what it says of the metrics was not checked"),
+        }
+        if !up {
+            pair.b.start();
+            pair.a.flush();
+        }
+    }
+    pair.finish();
+}
+
+#[test]
 fn who_goes_takes_its_flush_along() {
     let mut pair = Pair::mounted();
     pair.b.kill();
