@@ -28,6 +28,8 @@ pub enum Command {
     Mount(Mount),
     /// Show how a share is doing
     Status(Status),
+    /// Show what came, went and conflicted lately
+    Log(Log),
     /// Wait until both sides are level and durable
     Flush(Flush),
     /// List the conflict copies that wait for somebody
@@ -147,6 +149,22 @@ pub struct Status {
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again and again, until the share is unmounted
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// The mounted directory; may be left out where only one share is mounted
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Go on with what comes, until the share is unmounted
+    #[arg(long, short)]
+    pub follow: bool,
+    /// For programs: one object a line
     #[arg(long)]
     pub json: bool,
 }

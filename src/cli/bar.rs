@@ -33,7 +33,7 @@ impl Bar {
 }
 
 /// `[######------]  50%  1.00 GB of 2.00 GB`
-fn bar(done: u64, total: u64) -> String {
+pub(super) fn bar(done: u64, total: u64) -> String {
     // Some things are done twice.
     let done = done.min(total);
     let part = if total == 0 { 0.0 } else { done as f64 / total as f64 };

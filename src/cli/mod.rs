@@ -18,6 +18,7 @@ mod demo;
 pub mod exit;
 mod flush;
 mod guard;
+mod history;
 mod keygen;
 mod log;
 mod mount;
@@ -33,6 +34,7 @@ mod trash;
 mod units;
 mod unmount;
 mod verify;
+mod watch;
 
 use crate::api::Order;
 use args::Command;
@@ -48,7 +50,9 @@ pub fn main() -> ExitCode {
     let outcome = match command {
         Command::Keygen(args) => keygen::run(args),
         Command::Mount(args) => mount::run(args),
-        Command::Status(args) => status::run(args),
+        Command::Status(args) if args.watch => watch::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Log(args) => history::run(args),
         Command::Flush(args) => flush::run(args),
         Command::Conflicts(args) => conflicts::run(args),
         Command::Resolve(args) => resolve::run(args),

@@ -66,6 +66,16 @@ pub fn time(t: Duration) -> String {
     }
 }
 
+/// `30 s`, `5 min`, `3 h`, `4 days`: whole ones, rounded up.
+pub fn roughly(t: Duration) -> String {
+    match t.as_secs_f64().ceil() as u64 {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min", s.div_ceil(60)),
+        s if s < 2 * 86_400 => format!("{} h", s.div_ceil(3600)),
+        s => format!("{} days", s.div_ceil(86_400)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +93,11 @@ mod tests {
             ["1 file", "0 files", "3,001 files"]
         );
         assert_eq!(time(Duration::from_micros(1234)), "1.23 ms");
+        let roughly = |seconds| roughly(Duration::from_secs(seconds));
+        assert_eq!(
+            [30, 61, 3600, 86_400, 3 * 86_400].map(roughly),
+            ["30 s", "2 min", "1 h", "24 h", "3 days"]
+        );
         assert_eq!(
             [time(Duration::from_millis(250)), time(Duration::from_millis(4500))],
             ["250 ms", "4.5 s"]

@@ -1,6 +1,6 @@
 //! The API: every example of docs/api.md runs with curl, and is answered in the documented shape.
 
-use crate::rig::{Host, Pair, run, until};
+use crate::rig::{Host, Pair, Program, SYNCFS, run, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -178,6 +178,71 @@ fn metrics_are_as_prometheus_wants_them_and_documented() {
             pair.a.flush();
         }
     }
+    pair.finish();
+}
+
+#[test]
+fn what_came_and_went_and_conflicted_is_told_on_both_sides() {
+    let mut pair = Pair::mounted();
+    pair.a.save("kept", b"one");
+    pair.a.save("shared", b"draft");
+    pair.a.flush();
+    pair.a.save("kept", b"two");
+    pair.a.flush();
+    pair.a.run(&["mv", "kept", "moved"]);
+    pair.a.flush();
+    pair.a.run(&["rm", "moved"]);
+    pair.a.flush();
+    let log = |host: &Host, kind: &str| -> Vec<String> {
+        let output = host.syncfs(&["log", "--json"]);
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+        let events = events.filter(|event| event["event"] == kind);
+        let text = |event: &Value, key: &str| event[key].as_str().unwrap_or("-").to_owned();
+        events.map(|e| ["file", "what", "from"].map(|key| text(&e, key)).join(" ")).collect()
+    };
+    let story =
+        ["kept created -", "shared created -", "kept changed -", "moved renamed kept", "moved deleted -"];
+    for (host, kind) in [(&pair.a, "went"), (&pair.b, "came")] {
+        let mut told = log(host, kind);
+        told[..2].sort(); // They may have gone together.
+        assert_eq!(told, story, "{kind}");
+    }
+    assert_eq!((log(&pair.b, "went"), log(&pair.a, "came")), (vec![], vec![]));
+
+    pair.b.unmount();
+    pair.a.save("shared", b"of a");
+    pair.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", "shared"]);
+    pair.b.save("shared", b"of b, later");
+    pair.b.start();
+    pair.a.flush_with_conflicts();
+    let people = |host: &Host| String::from_utf8(host.syncfs(&["log"]).stdout).unwrap();
+    let (a, b) = (people(&pair.a), people(&pair.b));
+    assert!(a.contains("  disconnected  ") && a.matches("  connected  ").count() == 2, "{a}");
+    assert!(a.contains("  conflict      shared; this host's version is shared.sync-conflict-"), "{a}");
+    assert!(b.contains("  conflict      shared; the peer's version is shared.sync-conflict-"), "{b}");
+    pair.finish();
+}
+
+#[test]
+fn who_follows_hears_what_comes_and_when_it_is_over() {
+    let mut pair = Pair::mounted();
+    let dir = pair.a.dir.to_str().unwrap().to_owned();
+    let log = Program::start(&pair.a.dir.parent().unwrap().to_owned(), &[SYNCFS, "log", &dir, "--follow"]);
+    assert!(log.line().contains("  connected  "));
+    let watch =
+        Program::start(&pair.a.dir.parent().unwrap().to_owned(), &[SYNCFS, "status", &dir, "--watch"]);
+    assert!(watch.line().starts_with("state      "));
+    pair.b.save("news", b"!");
+    pair.b.flush();
+    assert!(log.line().ends_with("  came          news, created"));
+    pair.a.unmount();
+    while let Some(line) = log.last_line() {
+        assert!(line.contains("connected"), "{line}");
+    }
+    let last = std::iter::from_fn(|| watch.last_line()).last().unwrap();
+    assert!(last.ends_with("is not mounted any more"), "{last}");
+    pair.a.start();
     pair.finish();
 }
 
