@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`request`] and [`answer`] (what is said), [`failure`] (how it fails), [`routes`] (what there is to ask,
 //! and who answers), then what a daemon does for each: [`share`], [`lists`], [`versions`], `events`, `metrics`; [`server`] and [`client`] are the
-//! two ends of the socket. docs/api.md is for who asks without this code.
+//! two ends of the socket, and [`web`] is for browsers. docs/api.md is for who asks without this code.
 //!
 //! Invariants: nothing here decides about content; a client costs one connection, one head of a request and one part of an
 //! answer, whatever it sends or leaves out; what a client asked for ends when it goes.
@@ -18,6 +18,7 @@ mod routes;
 pub mod server;
 mod share;
 pub mod versions;
+pub mod web;
 
 pub use routes::ROUTES;
 pub use share::{Order, Share, unmount};

@@ -14,11 +14,13 @@ pub struct Request {
     parameters: Vec<(String, String)>,
     /// The last event that was heard of, where an earlier answer broke off.
     pub since: Option<u64>,
+    /// Under which name the daemon is asked.
+    pub host: Option<String>,
 }
 
 impl Request {
     pub fn get(path: impl Into<String>) -> Request {
-        Request { method: Method::GET, path: path.into(), parameters: Vec::new(), since: None }
+        Request { method: Method::GET, path: path.into(), parameters: Vec::new(), since: None, host: None }
     }
 
     pub fn post(path: impl Into<String>) -> Request {
@@ -54,7 +56,7 @@ impl Request {
     pub fn read(method: Method, uri: &Uri) -> Request {
         let query = uri.query().unwrap_or_default();
         let parameters = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        Request { method, path: uri.path().to_owned(), parameters, since: None }
+        Request { method, path: uri.path().to_owned(), parameters, since: None, host: None }
     }
 
     /// Takes the parameter `key` out.

@@ -22,6 +22,7 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 pub(super) const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// What the control socket speaks for.
+#[derive(Clone)]
 pub struct Share {
     pub host: Arc<Host>,
     pub mount: PathBuf,

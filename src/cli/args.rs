@@ -21,6 +21,7 @@ struct Cli {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 pub enum Command {
     /// Make the key that both hosts of a share need
     Keygen(Keygen),
@@ -134,6 +135,12 @@ pub struct Mount {
     /// What the peer has is brought over only as long as SIZE of the disk stays free [default: a twentieth of the disk]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub cache_min_free: Option<u64>,
+    /// Show the share to browsers of this machine, and its figures to Prometheus; nothing can be changed there
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Let --http show it to whoever reaches ADDR, and is no browser of this machine alone
+    #[arg(long, requires = "http")]
+    pub http_public: bool,
     /// Options as mount(8) passes them: any of the above as name_with_underscores, and ro, noexec,
     /// allow_other, default_permissions
     #[arg(short = 'o', value_name = "OPTION,...", value_delimiter = ',')]

@@ -9,12 +9,14 @@ use super::guard;
 use super::options::KernelOptions;
 use super::signals::Signals;
 use crate::api::server::Server;
+use crate::api::web::Web;
 use crate::api::{Share, unmount};
 use crate::engine::{self, Host};
 use crate::fs::adapter::{self, Settings};
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -33,6 +35,8 @@ const WIND_UP: Duration = Duration::from_secs(2);
 pub struct Plan {
     pub mount: PathBuf,
     pub socket: PathBuf,
+    /// Where browsers may look.
+    pub http: Option<SocketAddr>,
     pub kernel: KernelOptions,
     pub options: engine::Options,
 }
@@ -138,7 +142,17 @@ fn begin(
 ) -> Result<Server, Failure> {
     host.connect().map_err(fatal)?;
     let share = Share { host: host.clone(), mount: plan.mount.clone(), socket: plan.socket.clone(), over };
-    Ok(Server::open(&plan.socket, share, runtime)?)
+    let server = Server::open(&plan.socket, share.clone(), runtime)?;
+    if let Some(address) = plan.http {
+        let shown = || format!("can't show the share at http://{address}");
+        let listener = TcpListener::bind(address).with_context(shown);
+        if let Err(error) = listener.and_then(|listener| server.also(listener, Web(share))) {
+            server.close();
+            return Err(Failure::new(Exit::Fatal, format_args!("{error:#}")));
+        }
+        tracing::info!("shown at http://{address}");
+    }
+    Ok(server)
 }
 
 fn mount_options(plan: &Plan) -> MountOptions {

@@ -80,6 +80,12 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             format_args!("--cache-size is less than {}: files could not be read", bytes(CACHE_BYTES)),
         ));
     }
+    if let Some(address) = args.http.filter(|address| !address.ip().is_loopback() && !args.http_public) {
+        let message = format!(
+            "--http {address}: others could see there which files you have; where that is meant, add --http-public"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let store = match args.store {
         Some(path) => place::resolve(&path)?,
         None => dir.clone(),
@@ -88,6 +94,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
     Ok(Plan {
         socket: places.socket(&dir),
         mount: dir.clone(),
+        http: args.http,
         kernel: args.kernel,
         options: engine::Options {
             store,
