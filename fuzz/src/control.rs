@@ -20,7 +20,8 @@ pub fn run(input: &[u8]) {
     assert_eq!(asked.len(), answered, "a request without its answer: {said}");
     for request in asked.iter().filter(|request| request.path.starts_with('/')) {
         let target = request.target().parse().expect("what was a target is one");
-        assert_eq!(&Request::read(request.method.clone(), &target), request);
+        let plain = Request { since: None, host: None, ..request.clone() };
+        assert_eq!(Request::read(request.method.clone(), &target), plain);
     }
 }
 

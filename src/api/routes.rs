@@ -24,6 +24,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/free"),
     ("POST", "/flush"),
     ("POST", "/resume"),
+    ("POST", "/bwlimit"),
     ("POST", "/unmount"),
     ("GET", "/wait"),
     ("GET", "/events"),
@@ -71,6 +72,11 @@ impl Respond for Share {
                 let timeout = asked.optional("timeout_ms")?.map(Duration::from_millis);
                 asked.done()?;
                 self.flush(timeout).await
+            }
+            ("POST", "/bwlimit") => {
+                let rate = asked.required("rate")?;
+                asked.done()?;
+                self.limit(rate)
             }
             ("GET", "/events") => {
                 let (after, follow) = (asked.optional("after")?.or(asked.since), asked.optional("follow")?);

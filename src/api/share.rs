@@ -91,6 +91,12 @@ impl Share {
         json(&json!({"deletes": resumed}))
     }
 
+    /// From now on `rate` bytes a second are sent at most; 0: as many as go.
+    pub(super) fn limit(&self, rate: u64) -> Answer {
+        self.host.set_bwlimit(Some(rate).filter(|rate| *rate > 0));
+        json(&json!({"bwlimit": self.host.bwlimit()}))
+    }
+
     pub(super) async fn restore(&self, what: String, name: Option<String>) -> Answer {
         let restored = self.on_host(move |host| host.restore(&what, name.as_deref())).await?;
         json(&restored.map_err(|error| match error {

@@ -106,8 +106,12 @@ fn listing(status: &Value, pace: Option<Pace>) -> Vec<(&'static str, String)> {
     let kept = number("held_back").map(|n| format!("{} changed here alone", many(n, "file")));
     lines.push(("direction", direction.and_then(|word| join([Some(word), kept]))));
     lines.push(("interval", number("interval").map(|n| format!("{}; now: syncfs flush", many(n, "second")))));
-    let conflicts = some(number("conflicts")).map(|n| many(n, "conflict copy").replace("copys", "copies"));
-    lines.push(("conflicts", conflicts.map(|n| format!("{n} wait for you: syncfs conflicts"))));
+    let conflicts = some(number("conflicts")).map(|n| {
+        let wait = if n == 1 { "waits" } else { "wait" };
+        let copies = many(n, "conflict copy").replace("copys", "copies");
+        format!("{copies} {wait} for you: syncfs conflicts")
+    });
+    lines.push(("conflicts", conflicts));
     let left_alone = some(number("left_alone"));
     lines.push(("left alone", left_alone.map(|n| many(n, "entry").replace("entrys", "entries"))));
     let missed = some(number("missing_at_mount"));

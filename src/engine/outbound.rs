@@ -77,7 +77,10 @@ impl Host {
         let mut share = self.share.lock();
         let mut gone: BTreeSet<FileId> = acks.iter().map(|ack| ack.file).collect();
         gone.retain(|id| share.file(*id).is_some());
-        let news: Vec<Change> = acks.iter().filter_map(|ack| gone_over(&share, ack)).collect();
+        // Of several acknowledgements of one file the last speaks for all.
+        let mut seen = BTreeSet::new();
+        let told = |ack: &Ack| gone_over(&share, ack).filter(|_| seen.insert(ack.file));
+        let news: Vec<Change> = acks.iter().rev().filter_map(told).collect();
         if let Err(error) = self.commit(&mut share, Record::Thanked { acks }) {
             tracing::error!("an acknowledgement could not be journaled: {error}");
         }
@@ -87,7 +90,7 @@ impl Host {
         gone.retain(|id| share.file(*id).is_none());
         self.unfinished.lock().pass_over(&gone);
         drop(share);
-        news.into_iter().for_each(|change| self.events.tell(Told::Went(change)));
+        news.into_iter().rev().for_each(|change| self.events.tell(Told::Went(change)));
         self.drop_before(thanked.into_iter());
     }
 

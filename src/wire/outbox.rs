@@ -173,6 +173,7 @@ impl Outbox {
         }
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.state.lock().is_empty()
     }

@@ -226,6 +226,8 @@ fn what_came_and_went_and_conflicted_is_told_on_both_sides() {
     assert!(a.contains("  disconnected  ") && a.matches("  connected  ").count() > 1, "{a}");
     assert!(a.contains("  conflict      shared; this host's version is shared.sync-conflict-"), "{a}");
     assert!(b.contains("  conflict      shared; the peer's version is shared.sync-conflict-"), "{b}");
+    let copy = pair.a.ls().into_iter().find(|name| name.contains(".sync-conflict-")).expect("a copy");
+    pair.a.run(&["rm", &copy]);
     pair.finish();
 }
 
@@ -233,10 +235,9 @@ fn what_came_and_went_and_conflicted_is_told_on_both_sides() {
 fn who_follows_hears_what_comes_and_when_it_is_over() {
     let mut pair = Pair::mounted();
     let dir = pair.a.dir.to_str().unwrap().to_owned();
-    let log = Program::start(&pair.a.dir.parent().unwrap().to_owned(), &[SYNCFS, "log", &dir, "--follow"]);
+    let log = Program::start(pair.a.dir.parent().unwrap(), &[SYNCFS, "log", &dir, "--follow"]);
     assert!(log.line().contains("  connected  "));
-    let watch =
-        Program::start(&pair.a.dir.parent().unwrap().to_owned(), &[SYNCFS, "status", &dir, "--watch"]);
+    let watch = Program::start(pair.a.dir.parent().unwrap(), &[SYNCFS, "status", &dir, "--watch"]);
     assert!(watch.line().starts_with("state      "));
     pair.b.save("news", b"!");
     pair.b.flush();
