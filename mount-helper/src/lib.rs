@@ -14,7 +14,6 @@ pub struct Request {
     pub options: Vec<OsString>,
     /// Only say whether it could be done (`-f`).
     pub fake: bool,
-    pub verbose: bool,
 }
 
 /// Takes the words of mount(8) apart, the program itself left out. Errors say what is wrong in a few words.
@@ -59,8 +58,16 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Request, String> {
         }
     }
     match <[OsString; 2]>::try_from(plain) {
-        Ok([source, dir]) => Ok(Request { source, dir, ..request }),
+        Ok([source, dir]) => Ok(Request { source, dir: a_path(dir), ..request }),
         Err(_) => Err("a peer and a directory are needed".to_owned()),
+    }
+}
+
+/// A word without a slash could be the name of a config, and mount(8) means a directory.
+fn a_path(dir: OsString) -> OsString {
+    match dir.is_empty() || dir.as_bytes().contains(&b'/') {
+        true => dir,
+        false => OsString::from_iter([OsStr::new("./"), &dir]),
     }
 }
 
@@ -97,7 +104,7 @@ mod tests {
 
     #[test]
     fn options_may_stick_or_stand_apart_and_come_first() {
-        assert_eq!(line(&parsed("-oro -- hostb:99 -dir").unwrap()), "mount --peer=hostb:99 -o ro -- -dir");
+        assert_eq!(line(&parsed("-oro -- hostb:99 -dir").unwrap()), "mount --peer=hostb:99 -o ro -- ./-dir");
         assert!(parsed("-f a b").unwrap().fake);
     }
 

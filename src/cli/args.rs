@@ -1,17 +1,18 @@
 //! What may be asked on the command line.
 //!
-//! Invariant: every long option of `mount` can also be written `-o name_with_underscores`, with no
-//! list to keep in step: the second spelling is turned into the first and parsed again.
+//! Invariant: every long option of `mount` can also be written `-o name_with_underscores`, and as a line of a config, with no
+//! list to keep in step: the other spellings are turned into the first and parsed again.
 
 use super::options::{self, KernelOptions};
 use super::units;
 use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use clap::builder::TypedValueParser;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Parser)]
 #[command(name = "syncfs", version, about, arg_required_else_help = true)]
@@ -53,6 +54,8 @@ pub enum Command {
     Free(Residency),
     /// Unmount DIR and wait until everything is on the disk
     Unmount(Unmount),
+    /// Look after configs, which let a name stand for a directory and all options of its mount
+    Config(Config),
     /// Show syncfs at work: two mounts on this machine, live
     Demo(Demo),
     /// Break the daemon's connection when it dies; its standard output is what breaks it
@@ -75,8 +78,10 @@ pub struct Keygen {
 
 #[derive(Debug, clap::Args)]
 pub struct Mount {
-    /// The directory to share; what lies in it is shared, too
-    #[arg(value_name = "DIR")]
+    /// The directory to share; what lies in it is shared, too. A word without a slash that names a config, as NAME does
+    /// NAME.toml in /etc/syncfs (for others than root in ~/.config/syncfs), stands for what that says, also where a
+    /// directory of that name is here: that one is ./NAME
+    #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
     /// The other host
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -148,12 +153,15 @@ pub struct Mount {
     /// What of `-o` is for the kernel.
     #[arg(skip)]
     pub kernel: KernelOptions,
+    /// How all this was said, `-o` spelled out.
+    #[arg(skip)]
+    words: Vec<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Status {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// For programs
     #[arg(long)]
@@ -178,8 +186,8 @@ pub struct Log {
 
 #[derive(Debug, clap::Args)]
 pub struct Flush {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// Give up after this long, with exit code 5 [default: never, while the peer is there]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -188,8 +196,8 @@ pub struct Flush {
 
 #[derive(Debug, clap::Args)]
 pub struct Conflicts {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// For programs
     #[arg(long)]
@@ -218,8 +226,8 @@ pub enum Keep {
 
 #[derive(Debug, clap::Args)]
 pub struct Resume {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
 }
 
@@ -239,8 +247,8 @@ pub enum TrashCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct TrashList {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// For programs
     #[arg(long)]
@@ -252,8 +260,8 @@ pub struct Restore {
     /// An entry of the trash, or the name of a file, of which the latest comes back
     #[arg(value_name = "ENTRY|NAME")]
     pub what: String,
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// The name that it gets [default: the one that it had]
     #[arg(long = "as", value_name = "NAME")]
@@ -262,8 +270,8 @@ pub struct Restore {
 
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// The mounted directory; may be left out where only one share is mounted
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has; may be left out where only one share is mounted
+    #[arg(value_name = "DIR|NAME")]
     pub dir: Option<PathBuf>,
     /// Make them the same: both versions of a content are kept, one as a conflict copy
     #[arg(long)]
@@ -282,9 +290,28 @@ pub struct Residency {
 
 #[derive(Debug, clap::Args)]
 pub struct Unmount {
-    /// The mounted directory
-    #[arg(value_name = "DIR")]
+    /// The mounted directory, or the config that it has
+    #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Config {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Check all of a config that can be checked without mounting, and show what it would do
+    Check(ConfigCheck),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ConfigCheck {
+    /// The config, by its name or its path [default: all there are]
+    #[arg(value_name = "NAME|FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -304,16 +331,63 @@ pub fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
     let mut again = words;
     again.splice(2..2, spelled.long.into_iter().map(OsString::from));
     match Cli::try_parse_from(&again)?.command {
-        Command::Mount(mount) => Ok(Command::Mount(Mount { kernel: spelled.kernel, ..mount })),
+        Command::Mount(mount) => Ok(Command::Mount(Mount { kernel: spelled.kernel, words: again, ..mount })),
         command => Ok(command),
     }
+}
+
+impl Mount {
+    /// What `syncfs mount DIR` asks for.
+    pub fn plain(dir: &Path) -> Mount {
+        let words: Vec<OsString> = vec!["syncfs".into(), "mount".into(), "--".into(), dir.into()];
+        let mount = Mount::parse(Cli::command(), &words).expect("a directory is all it needs");
+        Mount { words, ..mount }
+    }
+
+    /// The same with `options`, long ones in one word each, as if they had been said first: of what both have, what was
+    /// said counts.
+    pub fn with_defaults(&self, options: &[String]) -> Result<Mount, clap::Error> {
+        let mut words = self.words.clone();
+        words.splice(2..2, options.iter().map(OsString::from));
+        let mount = Mount::parse(Cli::command().args_override_self(true), &words)?;
+        Ok(Mount { kernel: self.kernel.clone(), words, ..mount })
+    }
+
+    fn parse(cli: clap::Command, words: &[OsString]) -> Result<Mount, clap::Error> {
+        match Cli::from_arg_matches(&cli.try_get_matches_from(words)?)?.command {
+            Command::Mount(mount) => Ok(mount),
+            _ => unreachable!("the words begin with `syncfs mount`"),
+        }
+    }
+}
+
+/// What a long option of `mount` wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    Nothing,
+    Path,
+    Value,
+}
+
+/// `None` where `mount` has no such option.
+pub fn takes(long: &str) -> Option<Takes> {
+    let cli = Cli::command();
+    let option = mount_command(&cli).get_arguments().find(|arg| arg.get_long() == Some(long))?;
+    Some(match option.get_action().takes_values() {
+        false => Takes::Nothing,
+        true if option.get_value_parser().type_id() == TypeId::of::<PathBuf>() => Takes::Path,
+        true => Takes::Value,
+    })
 }
 
 /// The long options of `mount`.
 fn mount_options() -> Vec<String> {
     let cli = Cli::command();
-    let mount = cli.find_subcommand("mount").expect("mount is a command");
-    mount.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+    mount_command(&cli).get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+}
+
+fn mount_command(cli: &clap::Command) -> &clap::Command {
+    cli.find_subcommand("mount").expect("mount is a command")
 }
 
 fn first_sync() -> impl clap::builder::TypedValueParser<Value = FirstSync> {
@@ -387,6 +461,24 @@ mod tests {
         assert_eq!((mount.trash_days, mount.max_delete, mount.adopt_deletes), (0, Some(900), true));
         assert!(mount.kernel.read_only);
         assert_eq!(self::mount("syncfs mount /d -o peer=b,bwlimit=500k").bwlimit, 500 << 10);
+    }
+
+    #[test]
+    fn what_is_said_counts_more_than_the_defaults_of_a_config() {
+        let said = mount("syncfs mount x --read-timeout 5 -o listen=127.0.0.1:1,ro --new-peer");
+        let defaults = ["--read-timeout=9", "--listen=[::]:2", "--peer=b", "--new-peer", "--adopt-deletes"];
+        let both = said.with_defaults(&defaults.map(str::to_owned)).unwrap();
+        assert_eq!((both.read_timeout, both.listen), (5, "127.0.0.1:1".parse().unwrap()));
+        assert_eq!((both.peer.as_deref(), both.new_peer, both.adopt_deletes), (Some("b"), true, true));
+        assert!(both.kernel.read_only);
+        assert!(said.with_defaults(&["--read-timeout=x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_an_option_takes_is_known() {
+        let known = ["new-peer", "store", "peer", "read-timeout", "help", "nonsense"].map(takes);
+        let [nothing, path, value] = [Takes::Nothing, Takes::Path, Takes::Value].map(Some);
+        assert_eq!(known, [nothing, path, value, value, None, None]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How the daemon of a share is found and, where it ends, outlived.
 
+use super::config;
 use super::exit::{Exit, Failure};
-use super::place::{self, Places};
+use super::place::Places;
 use super::process::Process;
 use crate::api::request::Request;
 use crate::fs::mount;
@@ -32,7 +33,7 @@ pub fn outlive(mut client: Client, request: &Request, timeout: Option<Duration>)
     }
 }
 
-/// The daemon that serves `dir`; without one, of the only share that is mounted.
+/// The daemon that serves `dir`, which may be a config's name; without one, of the only share that is mounted.
 pub fn find(dir: Option<&Path>) -> Result<Client, Failure> {
     match dir {
         Some(dir) => at(dir),
@@ -58,8 +59,9 @@ pub fn of_file(file: &Path) -> Result<(Client, String), Failure> {
 }
 
 fn at(dir: &Path) -> Result<Client, Failure> {
-    let dir = place::resolve(dir)?;
-    let socket = Places::here().socket(&dir);
+    let places = Places::here();
+    let dir = config::directory(dir, &places)?;
+    let socket = places.socket(&dir);
     let failed = || format!("can't reach the daemon of {} at {}", dir.display(), socket.display());
     if let Some(client) = Client::connect(&socket).with_context(failed)? {
         return Ok(client);

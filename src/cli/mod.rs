@@ -1,9 +1,9 @@
 //! Floor 4: the face.
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
-//! [`place`] (where things lie), then the commands: `keygen`, [`mount`] with [`background`],
-//! [`daemon`], `guard` and [`log`] (a daemon's life), the commands that ask it over the
-//! control socket ([`client`], [`api`](crate::api)), and [`demo`].
+//! [`place`] and [`config`] (where things lie, and what a name stands for), then the commands: `keygen`, [`mount`] with
+//! [`background`], [`daemon`], `guard` and [`log`] (a daemon's life), the commands that ask it over the control socket
+//! ([`client`], [`api`](crate::api)), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
 //! happened, to which file, and what to do; no command waits without a bound unless it was asked to.
@@ -11,7 +11,9 @@
 pub mod args;
 mod background;
 mod bar;
+mod check;
 mod client;
+mod config;
 mod conflicts;
 mod daemon;
 mod demo;
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Fetch(args) => residency::run(&args, Order::Fetch),
         Command::Free(args) => residency::run(&args, Order::Free),
         Command::Unmount(args) => unmount::run(args),
+        Command::Config(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),
     };

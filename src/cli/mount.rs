@@ -5,6 +5,7 @@
 use super::args;
 use super::background;
 use super::client::{self, Client};
+use super::config;
 use super::daemon::{self, Plan};
 use super::exit::{Exit, Failure, Outcome, say};
 use super::log;
@@ -14,6 +15,7 @@ use crate::api::request::Request;
 use crate::engine;
 use crate::fs::mount;
 use crate::model::limits::CACHE_BYTES;
+use crate::wire::Peer;
 use crate::wire::key::Key;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -23,9 +25,14 @@ use std::time::Duration;
 const PREDECESSOR: Duration = Duration::from_secs(60);
 
 pub fn run(args: args::Mount) -> Outcome {
-    let foreground = args.foreground;
     let places = Places::here();
+    let args = match config::named(&args.dir, &places)? {
+        Some(config) => config.complete(&args)?,
+        None => args,
+    };
+    let foreground = args.foreground;
     let plan = plan(args, &places)?;
+    places.make_sockets()?;
     wait_for_predecessor(&plan)?;
     free(&plan.mount)?;
     uncovered(&plan.options.store)?;
@@ -50,47 +57,29 @@ pub fn run(args: args::Mount) -> Outcome {
     })
 }
 
-fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
-    let dir = place::resolve(&args.dir)?;
-    let peer = args.peer.filter(|peer| !peer.is_empty()).ok_or_else(|| {
-        let message = "say which host to keep the directory the same with: --peer HOST[:PORT]";
-        Failure::new(Exit::Usage, message)
-    })?;
-    let key_file = match args.key_file {
-        Some(path) => absolute(path)?,
-        None => places.key()?,
+/// All that stands in the way of a mount and can be seen without mounting.
+pub fn obstacles(args: &args::Mount, places: &Places) -> Vec<Failure> {
+    let dir = config::directory(&args.dir, places);
+    // A dead mount is no directory, and goes.
+    let is_dir = |dir: PathBuf| match client::is_mounted(&dir)? {
+        true => Ok(()),
+        false => a_directory(&dir),
     };
-    Key::load(&key_file).map_err(Failure::other)?;
-    let prefers = (args.first_sync.prefers_ours(), args.direction.prefers_ours());
-    if let (Some(first), Some(direction)) = prefers
-        && first != direction
-    {
-        return Err(Failure::new(
-            Exit::Usage,
-            format_args!(
-                "--first-sync {} and --direction {} contradict each other: a receiver's files never count on the sender",
-                args.first_sync.word(),
-                args.direction.word()
-            ),
-        ));
-    }
-    if args.cache_size.is_some_and(|size| size < CACHE_BYTES) {
-        return Err(Failure::new(
-            Exit::Usage,
-            format_args!("--cache-size is less than {}: files could not be read", bytes(CACHE_BYTES)),
-        ));
-    }
-    if let Some(address) = args.http.filter(|address| !address.ip().is_loopback() && !args.http_public) {
-        let message = format!(
-            "--http {address}: others could see there which files you have; where that is meant, add --http-public"
-        );
-        return Err(Failure::new(Exit::Usage, message));
-    }
+    let store = args.store.as_deref().map_or(Ok(()), |store| a_directory(&place::resolve(store)?));
+    let key = key_file(args, places).map(drop);
+    let checks = [dir.and_then(is_dir), store, peer(args).map(drop), key, consistent(args)];
+    checks.into_iter().filter_map(Result::err).collect()
+}
+
+fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
+    let dir = config::directory(&args.dir, places)?;
+    let peer = peer(&args)?;
+    let key_file = key_file(&args, places)?;
+    consistent(&args)?;
     let store = match args.store {
         Some(path) => place::resolve(&path)?,
         None => dir.clone(),
     };
-    places.make_sockets()?;
     Ok(Plan {
         socket: places.socket(&dir),
         mount: dir.clone(),
@@ -119,9 +108,54 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
     })
 }
 
-/// The daemon leaves the working directory.
-fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    Ok(std::path::absolute(&path).with_context(|| format!("can't find {}", path.display()))?)
+fn peer(args: &args::Mount) -> Result<String, Failure> {
+    let peer = args.peer.clone().filter(|peer| !peer.is_empty()).ok_or_else(|| {
+        let message = "say which host to keep the directory the same with: --peer HOST[:PORT]";
+        Failure::new(Exit::Usage, message)
+    })?;
+    peer.parse::<Peer>().map_err(|e| Failure::new(Exit::Usage, e))?;
+    Ok(peer)
+}
+
+/// Where a key lies that can be used.
+fn key_file(args: &args::Mount, places: &Places) -> Result<PathBuf, Failure> {
+    let path = match &args.key_file {
+        // The daemon leaves the working directory.
+        Some(path) => std::path::absolute(path).with_context(|| format!("can't find {}", path.display()))?,
+        None => places.key()?,
+    };
+    Key::load(&path).map_err(Failure::other)?;
+    Ok(path)
+}
+
+/// No option makes another one void.
+fn consistent(args: &args::Mount) -> Result<(), Failure> {
+    let prefers = (args.first_sync.prefers_ours(), args.direction.prefers_ours());
+    if let (Some(first), Some(direction)) = prefers
+        && first != direction
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!(
+                "--first-sync {} and --direction {} contradict each other: a receiver's files never count on the sender",
+                args.first_sync.word(),
+                args.direction.word()
+            ),
+        ));
+    }
+    if args.cache_size.is_some_and(|size| size < CACHE_BYTES) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("--cache-size is less than {}: files could not be read", bytes(CACHE_BYTES)),
+        ));
+    }
+    if let Some(address) = args.http.filter(|address| !address.ip().is_loopback() && !args.http_public) {
+        let message = format!(
+            "--http {address}: others could see there which files you have; where that is meant, add --http-public"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(())
 }
 
 /// After `fusermount3 -u` the old daemon is still putting things on the disk.
@@ -167,10 +201,15 @@ fn free(dir: &Path) -> Result<(), Failure> {
         )),
         error => Failure::other(error),
     })?;
+    a_directory(dir)
+}
+
+fn a_directory(dir: &Path) -> Result<(), Failure> {
     match dir.is_dir() {
         true => Ok(()),
-        false => {
-            Err(Failure::other(format_args!("{shown} is not a directory; only a directory can be shared")))
-        }
+        false => Err(Failure::other(format_args!(
+            "{} is not a directory; only a directory can be shared",
+            dir.display()
+        ))),
     }
 }

@@ -40,6 +40,39 @@ pub struct KernelOptions {
     pub extra: Vec<String>,
 }
 
+impl KernelOptions {
+    /// Switches `name` on; false where it is no option for the kernel.
+    pub fn set(&mut self, name: &str) -> bool {
+        match name {
+            "ro" => self.read_only = true,
+            "allow_other" => self.allow_other = true,
+            "default_permissions" => self.default_permissions = true,
+            "noexec" => self.extra.push(name.to_owned()),
+            _ => return false,
+        }
+        true
+    }
+
+    /// All that is on, as it is spelled.
+    pub fn names(&self) -> Vec<&str> {
+        let on = [
+            (self.read_only, "ro"),
+            (self.allow_other, "allow_other"),
+            (self.default_permissions, "default_permissions"),
+        ];
+        let extra = self.extra.iter().map(String::as_str);
+        on.into_iter().filter_map(|(on, name)| on.then_some(name)).chain(extra).collect()
+    }
+
+    /// Switches on what is on in `other`.
+    pub fn merge(&mut self, other: &KernelOptions) {
+        for name in other.names().into_iter().filter(|name| !self.names().contains(name)).collect::<Vec<_>>()
+        {
+            self.set(name);
+        }
+    }
+}
+
 /// `-o` options, sorted by who they are for.
 #[derive(Debug, Default)]
 pub struct SpelledOut {
@@ -56,20 +89,14 @@ pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, Str
             Some((name, value)) => (name, Some(value)),
             None => (option, None),
         };
-        match name {
-            "ro" => out.kernel.read_only = true,
-            "allow_other" => out.kernel.allow_other = true,
-            "default_permissions" => out.kernel.default_permissions = true,
-            "noexec" => out.kernel.extra.push(name.to_owned()),
-            _ if is_ignored(name) => {}
-            _ => {
-                let long = name.replace('_', "-");
-                if !known.contains(&long) {
-                    return Err(format!("mount option '{name}' is not known"));
-                }
-                out.long.push(value.map_or_else(|| format!("--{long}"), |value| format!("--{long}={value}")));
-            }
+        if out.kernel.set(name) || is_ignored(name) {
+            continue;
         }
+        let long = name.replace('_', "-");
+        if !known.contains(&long) {
+            return Err(format!("mount option '{name}' is not known"));
+        }
+        out.long.push(value.map_or_else(|| format!("--{long}"), |value| format!("--{long}={value}")));
     }
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! Where things lie: the key, the log, the control sockets.
+//! Where things lie: the key, configs, the log, the control sockets.
 //!
 //! Invariants: works without HOME and without any XDG variable; every mount has a control socket and
 //! a log of its own, named after the mounted path; control sockets lie only in directories that
@@ -19,7 +19,8 @@ const NAME_BYTES: usize = 64;
 /// Where this user's things lie.
 pub struct Places {
     uid: u32,
-    key: Option<PathBuf>,
+    /// Of the key and the configs.
+    settings: Option<PathBuf>,
     logs: PathBuf,
     sockets: PathBuf,
 }
@@ -34,7 +35,7 @@ impl Places {
         if uid == 0 {
             return Places {
                 uid,
-                key: Some("/etc/syncfs/key".into()),
+                settings: Some("/etc/syncfs".into()),
                 logs: "/var/log/syncfs".into(),
                 sockets: "/run/syncfs".into(),
             };
@@ -47,7 +48,7 @@ impl Places {
             .map_or_else(|| format!("/tmp/syncfs-{uid}").into(), |dir| dir.join("syncfs"));
         Places {
             uid,
-            key: home("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("syncfs/key")),
+            settings: home("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("syncfs")),
             logs: home("XDG_STATE_HOME", ".local/state")
                 .map_or_else(|| sockets.clone(), |dir| dir.join("syncfs")),
             sockets,
@@ -56,9 +57,14 @@ impl Places {
 
     /// The key to use when none was named.
     pub fn key(&self) -> Result<PathBuf, Failure> {
-        self.key.clone().ok_or_else(|| {
+        self.settings.as_ref().map(|dir| dir.join("key")).ok_or_else(|| {
             Failure::other("can't tell where the key lies, for HOME is not set: name it with --key-file FILE")
         })
+    }
+
+    /// Where configs lie; `None` where HOME is needed to tell and is not set.
+    pub fn configs(&self) -> Option<&Path> {
+        self.settings.as_deref()
     }
 
     /// The log of the daemon that serves `mount`.
@@ -168,6 +174,7 @@ mod tests {
     fn root_needs_no_environment() {
         let places = places(0, &[("HOME", "/home/x"), ("XDG_CONFIG_HOME", "/c")]);
         assert_eq!(places.key().unwrap(), Path::new("/etc/syncfs/key"));
+        assert_eq!(places.configs(), Some(Path::new("/etc/syncfs")));
         assert_eq!(places.log(Path::new("/mnt/a")), Path::new("/var/log/syncfs/mnt-a.log"));
         assert_eq!(places.socket(Path::new("/mnt/a")), Path::new("/run/syncfs/mnt-a.sock"));
     }
@@ -203,7 +210,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let uid = rustix::process::geteuid().as_raw();
         let dir = temp.path().join("run/syncfs");
-        let places = Places { uid, key: None, logs: dir.clone(), sockets: dir.clone() };
+        let places = Places { uid, settings: None, logs: dir.clone(), sockets: dir.clone() };
         assert!(places.sockets().unwrap().is_empty());
         places.make_sockets().unwrap();
         std::fs::write(dir.join("a.sock"), "").unwrap();

@@ -2,16 +2,18 @@
 
 use super::args;
 use super::client::{self, Client};
+use super::config;
 use super::exit::{Exit, Failure, Outcome, say};
-use super::place::{self, Places};
+use super::place::Places;
 use crate::api::request::Request;
 use crate::fs::mount;
 use anyhow::Context;
 
 pub fn run(args: args::Unmount) -> Outcome {
-    let dir = place::resolve(&args.dir)?;
+    let places = Places::here();
+    let dir = config::directory(&args.dir, &places)?;
     let shown = dir.display();
-    let socket = Places::here().socket(&dir);
+    let socket = places.socket(&dir);
     let failed = || format!("can't reach the daemon of {shown} at {}", socket.display());
     if let Some(client) = Client::connect(&socket).with_context(failed)? {
         // As long as it takes: what is not on the disk yet may be much.
