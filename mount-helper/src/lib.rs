@@ -14,6 +14,9 @@ pub struct Request {
     pub options: Vec<OsString>,
     /// Only say whether it could be done (`-f`).
     pub fake: bool,
+    /// Options that are not known are left out instead of refused (`-s`).
+    pub sloppy: bool,
+    pub verbose: bool,
 }
 
 /// Takes the words of mount(8) apart, the program itself left out. Errors say what is wrong in a few words.
@@ -38,8 +41,9 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Request, String> {
             match flag {
                 b'f' => request.fake = true,
                 b'v' => request.verbose = true,
-                // No /etc/mtab, and sloppy options are for syncfs to judge.
-                b'n' | b's' => {}
+                b's' => request.sloppy = true,
+                // There is no /etc/mtab.
+                b'n' => {}
                 b'o' | b't' | b'N' => {
                     let rest = &flags[i + 1..];
                     let value = match rest {
@@ -79,6 +83,9 @@ pub fn words(request: &Request) -> Vec<OsString> {
     for options in &request.options {
         words.extend(["-o".into(), options.clone()]);
     }
+    if request.sloppy {
+        words.extend(["-o".into(), "sloppy".into()]);
+    }
     words.extend(["--".into(), request.dir.clone()]);
     words
 }
@@ -99,7 +106,7 @@ mod tests {
     fn what_mount_says_becomes_what_syncfs_reads() {
         let request = parsed("hostb /mnt/shared -sn -o rw,noatime -v -t fuse.syncfs").unwrap();
         assert!(request.verbose && !request.fake);
-        assert_eq!(line(&request), "mount --peer=hostb -o rw,noatime -- /mnt/shared");
+        assert_eq!(line(&request), "mount --peer=hostb -o rw,noatime -o sloppy -- /mnt/shared");
     }
 
     #[test]

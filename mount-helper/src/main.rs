@@ -2,8 +2,9 @@
 //!
 //!     mount.syncfs SOURCE DIR [-fnsv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 //!
-//! It is built as `mount-syncfs`, for a crate can't be named with a dot, and installed as
-//! /usr/sbin/mount.syncfs. SOURCE is the peer. Becomes `syncfs mount DIR --peer SOURCE -o OPTION,...`.
+//! It is built as `mount-syncfs`, for a crate can't be named with a dot, and installed as /usr/sbin/mount.syncfs, and as
+//! mount.fuse.syncfs beside it, which is what mount(8) calls for what is mounted: the kernel knows it as fuse.syncfs. SOURCE
+//! is the peer. Becomes `syncfs mount DIR --peer SOURCE -o OPTION,...`.
 //!
 //! Invariants: decides nothing that `syncfs` can decide; needs no PATH, no HOME and nothing but std,
 //! for mount(8) may run it early at boot and with an empty environment.

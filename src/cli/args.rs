@@ -153,6 +153,9 @@ pub struct Mount {
     /// What of `-o` is for the kernel.
     #[arg(skip)]
     pub kernel: KernelOptions,
+    /// What of `-o` is not known, where `sloppy` lets that pass.
+    #[arg(skip)]
+    pub unknown: Vec<String>,
     /// How all this was said, `-o` spelled out.
     #[arg(skip)]
     words: Vec<OsString>,
@@ -331,7 +334,10 @@ pub fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
     let mut again = words;
     again.splice(2..2, spelled.long.into_iter().map(OsString::from));
     match Cli::try_parse_from(&again)?.command {
-        Command::Mount(mount) => Ok(Command::Mount(Mount { kernel: spelled.kernel, words: again, ..mount })),
+        Command::Mount(mount) => {
+            let (kernel, unknown) = (spelled.kernel, spelled.unknown);
+            Ok(Command::Mount(Mount { kernel, unknown, words: again, ..mount }))
+        }
         command => Ok(command),
     }
 }

@@ -7,7 +7,7 @@ use super::background;
 use super::client::{self, Client};
 use super::config;
 use super::daemon::{self, Plan};
-use super::exit::{Exit, Failure, Outcome, say};
+use super::exit::{Exit, Failure, Outcome, complain, say};
 use super::log;
 use super::place::{self, Places};
 use super::units::bytes;
@@ -25,6 +25,9 @@ use std::time::Duration;
 const PREDECESSOR: Duration = Duration::from_secs(60);
 
 pub fn run(args: args::Mount) -> Outcome {
+    for name in &args.unknown {
+        complain(&format_args!("mount option '{name}' is not known and means nothing here"));
+    }
     let places = Places::here();
     let args = match config::named(&args.dir, &places)? {
         Some(config) => config.complete(&args)?,

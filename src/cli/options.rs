@@ -1,7 +1,7 @@
 //! `-o OPTION,...`, as mount(8) passes them on.
 //!
-//! Invariant: an option that is not known is refused; what is ignored is known to mean nothing here
-//! or to be what syncfs does anyway, so nobody believes in a protection that is not there.
+//! Invariant: an option that is not known is refused, or told of where `sloppy` asks for it; what is ignored is known to mean
+//! nothing here or to be what syncfs does anyway, so nobody believes in a protection that is not there.
 
 /// What mount(8) means for itself, or what does not change what syncfs does.
 const IGNORED: &[&str] = &[
@@ -48,6 +48,8 @@ impl KernelOptions {
             "allow_other" => self.allow_other = true,
             "default_permissions" => self.default_permissions = true,
             "noexec" => self.extra.push(name.to_owned()),
+            // As `user,exec` says it: the later counts.
+            "exec" => self.extra.retain(|option| option != "noexec"),
             _ => return false,
         }
         true
@@ -79,11 +81,14 @@ pub struct SpelledOut {
     /// Words for the command line.
     pub long: Vec<String>,
     pub kernel: KernelOptions,
+    /// What is not known, where that is no reason to refuse the rest.
+    pub unknown: Vec<String>,
 }
 
 /// Sorts `options`; `known` are the long options of the command.
 pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, String> {
     let mut out = SpelledOut::default();
+    let sloppy = options.iter().any(|option| option.trim() == "sloppy");
     for option in options.iter().map(|o| o.trim()).filter(|o| !o.is_empty()) {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -94,7 +99,16 @@ pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, Str
         }
         let long = name.replace('_', "-");
         if !known.contains(&long) {
-            return Err(format!("mount option '{name}' is not known"));
+            match name {
+                "sloppy" => {}
+                "remount" => {
+                    return Err("a mount can't be changed while it is there: unmount it, and mount it again"
+                        .to_owned());
+                }
+                _ if sloppy => out.unknown.push(name.to_owned()),
+                _ => return Err(format!("mount option '{name}' is not known")),
+            }
+            continue;
         }
         out.long.push(value.map_or_else(|| format!("--{long}"), |value| format!("--{long}={value}")));
     }
@@ -127,10 +141,21 @@ mod tests {
     }
 
     #[test]
+    fn sloppy_leaves_out_what_is_not_known_and_tells_of_it() {
+        let out = spelled("nonsense,peer=b,secure=yes,ro,sloppy").unwrap();
+        assert_eq!(
+            (out.unknown, out.long),
+            (vec!["nonsense".to_owned(), "secure".to_owned()], vec!["--peer=b".to_owned()])
+        );
+        assert!(out.kernel.read_only && spelled("remount,sloppy").unwrap_err().contains("mount it again"));
+    }
+
+    #[test]
     fn what_protects_is_never_ignored() {
         let out = spelled("ro,noexec,allow_other,default_permissions").unwrap();
         let KernelOptions { read_only, allow_other, default_permissions, extra } = out.kernel;
         assert!(read_only && allow_other && default_permissions && extra == ["noexec"]);
+        assert_eq!(spelled("noexec,exec").unwrap().kernel, KernelOptions::default());
         assert!(spelled("remount").is_err() && spelled("PEER=x").is_err());
     }
 }

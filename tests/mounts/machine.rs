@@ -3,7 +3,7 @@
 //!
 //! What runs in it begins with an empty environment, as what systemd or mount(8) starts at boot.
 
-use crate::rig::{Host, Program, SYNCFS};
+use crate::rig::{Host, Program, SYNCFS, until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,12 @@ impl Machine {
         let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id())).unwrap();
         let at = |line: &&str| line.split(' ').nth(4).is_some_and(|target| Path::new(target) == dir);
         table.lines().find(at).map(str::to_owned)
+    }
+
+    /// Waits until nothing but the holder runs in it: what was unmounted has put all on the disk.
+    #[track_caller]
+    pub fn rests(&self) {
+        until("daemons have ended", || self.others().is_empty());
     }
 
     /// Who else runs in it.

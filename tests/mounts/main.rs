@@ -15,6 +15,7 @@ mod direction;
 mod directory;
 mod editing;
 mod first;
+mod fstab;
 mod interval;
 mod life;
 mod locking;
