@@ -14,6 +14,7 @@ use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
+use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -262,9 +263,15 @@ impl Host {
     /// The file has become fresh, if it was not: a cut is due within a second.
     pub(super) fn changed(&self, node: &Node, was_fresh: bool) {
         if !was_fresh {
-            // The cutter is gone only while the daemon ends; then the next start announces it.
-            let _ = self.triggers.send(Trigger::Fresh(node.id));
+            self.fresh(node.id);
         }
+    }
+
+    /// The file holds what no cut has told of: one is due within a second.
+    pub(super) fn fresh(&self, file: FileId) {
+        // The cutter is gone only while the daemon ends; then the next start announces it.
+        let _ = self.triggers.send(Trigger::Fresh(file));
+        self.moved();
     }
 
     /// Sets the size of a file.

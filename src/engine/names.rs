@@ -54,7 +54,7 @@ impl Host {
         }
         let ino = share.ino(id);
         drop(share);
-        let _ = self.triggers.send(Trigger::Fresh(id));
+        self.fresh(id);
         Ok((id, ino, file))
     }
 
@@ -84,7 +84,7 @@ impl Host {
         let (file, size, disk) = (share.next_file(), stat.size, stat.ino);
         self.commit(&mut share, Record::Created { file, name: name.clone(), size, disk })?;
         drop(share);
-        let _ = self.triggers.send(Trigger::Fresh(file));
+        self.fresh(file);
         Ok(())
     }
 
