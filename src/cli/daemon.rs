@@ -6,6 +6,7 @@
 
 use super::exit::{Exit, Failure};
 use super::guard;
+use super::manager::Manager;
 use super::options::KernelOptions;
 use super::signals::Signals;
 use crate::api::server::Server;
@@ -38,6 +39,8 @@ pub struct Plan {
     /// Where browsers may look.
     pub http: Option<SocketAddr>,
     pub kernel: KernelOptions,
+    /// Who waits to hear how it goes.
+    pub manager: Option<Manager>,
     pub options: engine::Options,
 }
 
@@ -111,7 +114,13 @@ fn live(
 
     let (over, listening) = watch::channel(None);
     let begun = begin(plan, host, listening, runtime).and_then(|server| match ready() {
-        Ok(()) => Ok(server),
+        Ok(()) => {
+            if let Some(manager) = plan.manager {
+                manager.ready();
+                runtime.spawn(manager.follow(Arc::downgrade(host), plan.options.peer.clone()));
+            }
+            Ok(server)
+        }
         Err(_) => {
             server.close();
             Err(Failure::other("whoever asked for the mount has gone; it goes, too"))
@@ -124,8 +133,10 @@ fn live(
         }
     })?;
     tracing::info!(mount = %plan.mount.display(), peer = %plan.options.peer, "mounted");
-    let _leaving = runtime.spawn(leave_on_signal(signals, plan.mount.clone(), gone));
-    match end.recv() {
+    let _leaving = runtime.spawn(leave_on_signal(signals, plan.mount.clone(), plan.manager, gone));
+    let end = end.recv();
+    plan.manager.inspect(|manager| manager.stopping());
+    match end {
         Ok(Ok(())) => tracing::info!("the mount is gone"),
         Ok(Err(error)) => tracing::error!("{error:#}"),
         Err(mpsc::RecvError) => tracing::error!("lost sight of the mount"),
@@ -173,9 +184,15 @@ fn fatal(error: engine::Error) -> Failure {
 
 /// Unmounts when told to end: properly if nobody uses the mount, else so that it goes with its last
 /// user, who gets a bounded time for that.
-async fn leave_on_signal(mut signals: Signals, mount: PathBuf, gone: mpsc::Sender<anyhow::Result<()>>) {
+async fn leave_on_signal(
+    mut signals: Signals,
+    mount: PathBuf,
+    manager: Option<Manager>,
+    gone: mpsc::Sender<anyhow::Result<()>>,
+) {
     signals.any().await;
     tracing::info!("told to end");
+    manager.inspect(|manager| manager.stopping());
     let Err(error) = unmount(&mount, false).await else { return };
     tracing::warn!("{error}; detaching the mount, it goes when its last user does");
     if let Err(error) = unmount(&mount, true).await {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] and [`config`] (where things lie, and what a name stands for), then the commands: `keygen`, [`mount`] with
-//! [`background`], [`daemon`], `guard` and [`log`] (a daemon's life), the commands that ask it over the control socket
+//! [`background`], [`daemon`], `guard`, `manager` and [`log`] (a daemon's life), the commands that ask it over the control socket
 //! ([`client`], [`api`](crate::api)), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -23,6 +23,7 @@ mod guard;
 mod history;
 mod keygen;
 mod log;
+mod manager;
 mod mount;
 pub mod options;
 mod place;

@@ -9,6 +9,7 @@ use super::config;
 use super::daemon::{self, Plan};
 use super::exit::{Exit, Failure, Outcome, complain, say};
 use super::log;
+use super::manager::Manager;
 use super::place::{self, Places};
 use super::units::bytes;
 use crate::api::request::Request;
@@ -34,7 +35,8 @@ pub fn run(args: args::Mount) -> Outcome {
         None => args,
     };
     let foreground = args.foreground;
-    let plan = plan(args, &places)?;
+    let manager = Manager::here().filter(|_| foreground);
+    let plan = Plan { manager, ..plan(args, &places)? };
     places.make_sockets()?;
     wait_for_predecessor(&plan)?;
     free(&plan.mount)?;
@@ -88,6 +90,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
         mount: dir.clone(),
         http: args.http,
         kernel: args.kernel,
+        manager: None,
         options: engine::Options {
             store,
             peer,

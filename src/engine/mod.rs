@@ -107,3 +107,4 @@ mod worker;
 pub use channel::Channel;
 pub use error::{Error, FlushError, ResidencyError, RestoreError, VerifyError};
 pub use host::{Host, Options};
+pub use status::Status;

@@ -9,6 +9,7 @@ use crate::store;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// `status --json`. Byte figures are bytes; sent and received count the wire, frames included.
 #[derive(Clone, Debug, Serialize)]
@@ -92,6 +93,11 @@ pub struct Cache {
 }
 
 impl Host {
+    /// Changes when something moved that [`Host::status`] may show; ends with the host.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
     pub fn status(&self) -> Status {
         let counters = self.link.get().map(|l| l.counters());
         let session = self.session.lock().as_ref().map(|s| (s.peer.replica, s.clock_skew_ms));

@@ -26,6 +26,7 @@ mod reading;
 #[path = "../common/rig.rs"]
 mod rig;
 mod semantics;
+mod service;
 mod trash;
 mod verify;
 mod watching;
