@@ -20,8 +20,9 @@ pub fn run(input: &[u8]) {
     assert_eq!(asked.len(), answered, "a request without its answer: {said}");
     for request in asked.iter().filter(|request| request.path.starts_with('/')) {
         let target = request.target().parse().expect("what was a target is one");
-        let plain = Request { since: None, host: None, ..request.clone() };
-        assert_eq!(Request::read(request.method.clone(), &target), plain);
+        let mut again = Request::read(request.method.clone(), &target);
+        (again.since, again.host) = (request.since, request.host.clone());
+        assert_eq!(&again, request);
     }
 }
 
