@@ -56,6 +56,8 @@ pub enum Command {
     Unmount(Unmount),
     /// Look after configs, which let a name stand for a directory and all options of its mount
     Config(Config),
+    /// Say whether this host has what a mount needs; exit code 1 where it has not
+    Doctor(Doctor),
     /// Show syncfs at work: two mounts on this machine, live
     Demo(Demo),
     /// Break the daemon's connection when it dies; its standard output is what breaks it
@@ -314,6 +316,13 @@ pub enum ConfigCommand {
 pub struct ConfigCheck {
     /// The config, by its name or its path [default: all there are]
     #[arg(value_name = "NAME|FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// The config whose mount is meant [default: one without options]
+    #[arg(value_name = "NAME")]
     pub config: Option<PathBuf>,
 }
 

@@ -17,6 +17,7 @@ mod config;
 mod conflicts;
 mod daemon;
 mod demo;
+mod doctor;
 pub mod exit;
 mod flush;
 mod guard;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Free(args) => residency::run(&args, Order::Free),
         Command::Unmount(args) => unmount::run(args),
         Command::Config(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),
     };

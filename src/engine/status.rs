@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub struct Status {
     pub mount: String,
     pub store: String,
+    /// Where this host waits for the peer.
+    pub listen: String,
     pub replica: String,
     pub peer: Peer,
     pub files: u64,
@@ -123,6 +125,7 @@ impl Host {
         Status {
             mount: self.options.mount.display().to_string(),
             store: self.options.store.display().to_string(),
+            listen: self.options.listen.to_string(),
             replica: self.identity.replica.to_string(),
             peer: Peer {
                 address: address.unwrap_or_else(|| self.options.peer.clone()),

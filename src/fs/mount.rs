@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const TYPE: &str = "fuse.syncfs";
-const DEVICE: &str = "/dev/fuse";
-const HELPER: &str = "fusermount3";
+pub const DEVICE: &str = "/dev/fuse";
+/// What mounts for others than root.
+pub const HELPER: &str = "fusermount3";
 /// Where the kernel's connections to FUSE daemons are shown.
 const CONTROL: &str = "/sys/fs/fuse/connections";
 

@@ -60,6 +60,39 @@ fn a_directory_of_the_same_name_is_meant_with_a_slash_only() {
 }
 
 #[test]
+fn a_doctor_finds_what_is_missing_and_whose_a_port_is() {
+    let Some(machine) = Machine::new() else { return };
+    let pair = Pair::new();
+    machine.configure("shared", &pair.a);
+    let line = |told: &str, what: &str| {
+        let line = told.lines().find(|line| line.split_whitespace().nth(1) == Some(what));
+        line.unwrap_or_else(|| panic!("{what}: {told}")).to_owned()
+    };
+    let told = said(&syncfs(&machine, &["doctor", "shared"]), 0);
+    for what in ["device", "fusermount3", "allow_other", "passthrough", "clock", "TCP", "port", "key"] {
+        line(&told, what);
+    }
+    assert!(line(&told, "port").contains("is free"), "{told}");
+    said(&syncfs(&machine, &["mount", "shared"]), 0);
+    let told = said(&syncfs(&machine, &["doctor", "shared"]), 0);
+    let here = format!("is where {} waits for its peer", pair.a.dir.display());
+    assert!(line(&told, "port").contains(&here), "{told}");
+    said(&syncfs(&machine, &["unmount", "shared"]), 0);
+    // Somebody else's port, and a key that is gone.
+    let path = machine.path("/etc/syncfs/shared.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let listen = config.lines().find_map(|line| line.strip_prefix("listen = ")).unwrap();
+    let _taken = std::net::TcpListener::bind(listen.trim_matches('\'')).unwrap();
+    std::fs::remove_file(pair.root.path().join("key")).unwrap();
+    let told = said(&syncfs(&machine, &["doctor", "shared"]), 1);
+    assert!(
+        line(&told, "port").starts_with("problem") && line(&told, "key").starts_with("problem"),
+        "{told}"
+    );
+    assert!(said(&syncfs(&machine, &["doctor", "other"]), 1).contains("no config /etc/syncfs/other.toml"));
+}
+
+#[test]
 fn a_check_says_what_a_config_means_or_all_that_is_wrong_with_it() {
     let Some(machine) = Machine::new() else { return };
     let pair = Pair::new();
