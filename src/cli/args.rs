@@ -63,6 +63,15 @@ pub enum Command {
     /// Break the daemon's connection when it dies; its standard output is what breaks it
     #[command(hide = true)]
     Guard(Guard),
+    /// Write man pages and completions for a package
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    /// Where they go
+    pub dir: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -393,6 +402,11 @@ pub fn takes(long: &str) -> Option<Takes> {
         true if option.get_value_parser().type_id() == TypeId::of::<PathBuf>() => Takes::Path,
         true => Takes::Value,
     })
+}
+
+/// All that may be asked.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The long options of `mount`.

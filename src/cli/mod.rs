@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 pub mod exit;
 mod flush;
+mod generate;
 mod guard;
 mod history;
 mod keygen;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Generate(args) => generate::run(args),
     };
     exit::end(outcome)
 }
