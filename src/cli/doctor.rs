@@ -9,8 +9,8 @@ use super::config;
 use super::exit::{Exit, Failure, Outcome, say};
 use super::mount;
 use super::place::Places;
-use super::protocol::Request;
 use super::units::bytes;
+use crate::api::request::Request;
 use crate::fs::mount::{DEVICE, HELPER};
 use rustix::system::uname;
 use std::fmt;
@@ -234,7 +234,7 @@ fn port(listen: SocketAddr, places: &Places) -> Finding {
 /// The mount of this user whose daemon waits there.
 fn who_listens(listen: SocketAddr, places: &Places) -> Option<PathBuf> {
     places.sockets().ok()?.iter().find_map(|socket| {
-        let status = Client::connect(socket).ok()??.ask(&Request::Status, Some(AT_ONCE)).ok()?;
+        let status = Client::connect(socket).ok()??.ask(&Request::get("/status"), Some(AT_ONCE)).ok()?;
         let theirs: SocketAddr = status["listen"].as_str()?.parse().ok()?;
         (theirs.port() == listen.port()).then(|| PathBuf::from(status["mount"].as_str().unwrap_or_default()))
     })

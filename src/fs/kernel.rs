@@ -28,6 +28,8 @@ const FUSE: rustix::fs::FsWord = 0x6573_5546;
 #[derive(Clone, Default)]
 pub struct Kernel {
     queue: Arc<Mutex<Option<Sender<Order>>>>,
+    /// Held while changes are replayed: the mount is busy then.
+    replaying: Arc<Mutex<()>>,
 }
 
 enum Order {
@@ -70,6 +72,12 @@ impl Kernel {
         self.order(Order::Changed(change));
     }
 
+    /// Does `act`, an unmount, while this daemon itself does not keep the mount busy by showing changes.
+    pub fn at_rest<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _resting = self.replaying.lock();
+        act()
+    }
+
     /// Stores into mappings, of whatever file, that we have not seen yet come to us as writes. The pages
     /// stay: it costs what is dirty, where an invalidation costs all that is mapped. Only worth
     /// ordering while a file is open for reading and writing; the mount is busy for that moment.
@@ -106,7 +114,7 @@ impl Kernel {
         replay: Arc<Replay>,
     ) -> io::Result<[JoinHandle<()>; 2]> {
         let (queue, orders) = mpsc::channel();
-        let (changes, replaying) = replay.start(notifier.clone(), target.clone())?;
+        let (changes, replaying) = replay.start(notifier.clone(), target.clone(), self.replaying.clone())?;
         let thread = std::thread::Builder::new()
             .name("fs-notify".into())
             .spawn(move || carry_out(&notifier, &target, &orders, &changes))?;

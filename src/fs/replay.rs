@@ -124,22 +124,24 @@ impl Replay {
         same && change.names().iter().all(|name| acting.asked.iter().any(|asked| asked == name))
     }
 
-    /// Begins to replay on the mount at `target`. The thread ends when nobody can send any more.
+    /// Begins to replay on the mount at `target`, which is busy only while `replaying` is locked. The thread ends when nobody can send any more.
     pub fn start(
         self: Arc<Self>,
         notifier: Notifier,
         target: PathBuf,
+        replaying: Arc<Mutex<()>>,
     ) -> io::Result<(SyncSender<Change>, JoinHandle<()>)> {
         let (sender, changes) = sync_channel(REPLAYED_CHANGES);
         let thread = std::thread::Builder::new()
             .name("fs-replay".into())
-            .spawn(move || self.run(&notifier, &target, &changes))?;
+            .spawn(move || self.run(&notifier, &target, &replaying, &changes))?;
         Ok((sender, thread))
     }
 
-    fn run(&self, notifier: &Notifier, target: &Path, changes: &Receiver<Change>) {
+    fn run(&self, notifier: &Notifier, target: &Path, replaying: &Mutex<()>, changes: &Receiver<Change>) {
         self.thread.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
         while let Ok(first) = changes.recv() {
+            let _replaying = replaying.lock();
             let root = self.enter(target);
             for change in std::iter::once(first).chain(changes.try_iter().take(BATCH - 1)) {
                 let done = match &root {
