@@ -1,7 +1,7 @@
 //! A host joins a share of 20 GiB, one file of which is half, with a cache of 200 MB: how soon it shows all of it,
 //! how soon it reads from it, and what it takes on the disk while two readers are at work.
 
-use crate::figures::{GIB, MIB, awaited, number, random, scaled, timed};
+use crate::figures::{GIB, awaited, number, random, scaled, timed};
 use crate::hosts::{DiskUse, Hosts};
 use crate::link::{Link, Yardstick};
 use crate::pattern::{BLOCK, Pattern};
@@ -22,9 +22,10 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     let mut hosts = Hosts::new(link, LIMIT);
     let large = Pattern { seed: 1, size: scaled(10 * GIB), every: 5 };
     large.write(&hosts.a.path("large"));
-    let files = scaled(10_000);
+    let files = scaled(number("SYNCFS_FILES", 10_000.0) as u64);
+    let mean = scaled(10 * GIB) / files;
     for n in 0..files {
-        let size = MIB / 2 + n * 7_919 % MIB;
+        let size = mean / 2 + n * 7_919 % mean;
         let file = File::create_new(hosts.a.path(format!("file {n}"))).unwrap();
         file.set_len(size).unwrap();
         file.write_all_at(&Pattern::dense(2 + n, 1000).bytes(0..1000), 0).unwrap();

@@ -13,6 +13,7 @@
 //! | `SYNCFS_ONLY` | one row |
 //! | `SYNCFS_SCALE` | sizes and counts, times this (1) |
 //! | `SYNCFS_DELAY_MS`, `SYNCFS_RATE_MBIT` | the link: one way (25), each way (1000) |
+//! | `SYNCFS_FILES` | files in `listing` that have half of all content (10,000) |
 //! | `SYNCFS_READ_GIB` | what is read at random in `listing` (1) |
 //! | `SYNCFS_HELD_PERCENT` | what is held of the huge file in `memory` (1) |
 //!

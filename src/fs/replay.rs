@@ -30,6 +30,9 @@ use std::thread::JoinHandle;
 /// Changes replayed while the mount is held once.
 const BATCH: usize = 64;
 
+/// How nice the thread is to others.
+const NICE: i32 = 10;
+
 /// The handle of a file opened for a replay; the volume's are smaller.
 pub(super) const INERT: u64 = (1 << 62) - 1;
 
@@ -139,6 +142,10 @@ impl Replay {
     }
 
     fn run(&self, notifier: &Notifier, target: &Path, replaying: &Mutex<()>, changes: &Receiver<Change>) {
+        // Where much arrives, what arrives goes first.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::debug!("showing what the peer does goes no second: {error}");
+        }
         self.thread.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
         while let Ok(first) = changes.recv() {
             let _replaying = replaying.lock();
