@@ -14,7 +14,6 @@ use crate::api::web::Web;
 use crate::api::{Share, unmount};
 use crate::engine::{self, Host};
 use crate::fs::adapter::{self, Settings};
-use crate::fs::kernel::Kernel;
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
 use std::io;
@@ -33,6 +32,7 @@ const WORKER_THREADS: usize = 2;
 const LET_GO: Duration = Duration::from_secs(10);
 /// How long tasks on the runtime may take when all else is done.
 const WIND_UP: Duration = Duration::from_secs(2);
+
 /// What to serve, and where.
 pub struct Plan {
     pub mount: PathBuf,
@@ -134,8 +134,7 @@ fn live(
         }
     })?;
     tracing::info!(mount = %plan.mount.display(), peer = %plan.options.peer, "mounted");
-    let _leaving =
-        runtime.spawn(leave_on_signal(signals, (host.kernel(), plan.mount.clone()), plan.manager, gone));
+    let _leaving = runtime.spawn(leave_on_signal(signals, plan.mount.clone(), plan.manager, gone));
     let end = end.recv();
     plan.manager.inspect(|manager| manager.stopping());
     match end {
@@ -188,16 +187,16 @@ fn fatal(error: engine::Error) -> Failure {
 /// user, who gets a bounded time for that.
 async fn leave_on_signal(
     mut signals: Signals,
-    (kernel, mount): (Kernel, PathBuf),
+    mount: PathBuf,
     manager: Option<Manager>,
     gone: mpsc::Sender<anyhow::Result<()>>,
 ) {
     signals.any().await;
     tracing::info!("told to end");
     manager.inspect(|manager| manager.stopping());
-    let Err(error) = unmount(&kernel, &mount, false).await else { return };
+    let Err(error) = unmount(&mount, false).await else { return };
     tracing::warn!("{error}; detaching the mount, it goes when its last user does");
-    if let Err(error) = unmount(&kernel, &mount, true).await {
+    if let Err(error) = unmount(&mount, true).await {
         tracing::error!("{error}");
     }
     tokio::time::sleep(LET_GO).await;

@@ -10,8 +10,6 @@
 //! durable here before the journal says so, and the peer's position is the last thing that it says.
 
 use super::host::Host;
-use crate::fs::replay::Change;
-use crate::fs::volume::Ino;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::first::FirstSync;
@@ -409,20 +407,17 @@ impl Host {
             merges.len(),
             found.contested.len()
         );
-        for (name, ino) in &gone {
-            self.kernel.inval_entry(name.as_bytes());
-            self.kernel.changed(Change::Deleted(name.as_bytes().to_vec(), *ino));
-        }
+        gone.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         self.journal.sync(self.journal.end())?;
         self.begun(meeting.ours.nonce, losing);
         declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         Ok(())
     }
 
-    /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names and what they led to. Whoever comes
+    /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names. Whoever comes
     /// back here after a crash finds a file under its name and in the journal, or neither: what is in the trash the journal
     /// knows nothing of.
-    fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<(Name, Ino)>> {
+    fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<Name>> {
         let others: Vec<(FileId, Name, bool)> = {
             let share = self.share.lock();
             let others = share.names().filter(|(_, id)| !kept.contains(id));
@@ -437,9 +432,8 @@ impl Host {
                     done => done?,
                 },
             }
-            let mut share = self.share.lock();
-            gone.push((name, share.ino(file)));
-            self.commit(&mut share, Record::Forgotten { file })?;
+            self.commit(&mut self.share.lock(), Record::Forgotten { file })?;
+            gone.push(name);
         }
         if !gone.is_empty() {
             tracing::warn!(

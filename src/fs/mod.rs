@@ -13,7 +13,6 @@ mod modes;
 pub mod mount;
 mod opens;
 mod patience;
-pub mod replay;
 pub mod volume;
 
 #[cfg(test)]

@@ -29,5 +29,4 @@ mod semantics;
 mod service;
 mod trash;
 mod verify;
-mod watching;
 mod wiped;
