@@ -1,17 +1,12 @@
-//! Numbers: what is asked for in the environment, what is drawn at random, and how long things take.
+//! Numbers: how large things are to be, what is drawn at random, and how long things take.
 
-use crate::link::Yardstick;
+use crate::link::{Yardstick, number};
 use crate::rig::noise;
 use std::time::{Duration, Instant};
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// A number from the environment.
-pub fn number(name: &str, default: f64) -> f64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number")))
-}
 
 /// A size or a count, made smaller or larger by `SYNCFS_SCALE`.
 pub fn scaled(full: u64) -> u64 {

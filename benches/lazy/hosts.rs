@@ -20,11 +20,7 @@ impl Hosts {
         let mut pair = Pair::new();
         let store = pair.root.path().join("store");
         std::fs::create_dir(&store).unwrap();
-        for (host, here, there) in [(&mut pair.a, &link.a, &link.b), (&mut pair.b, &link.b, &link.a)] {
-            host.around = here.around().map(Into::into).to_vec();
-            host.option("--listen", Path::new(&format!("{}:7377", here.address)));
-            host.option("--peer", Path::new(&format!("{}:7377", there.address)));
-        }
+        link.join(&mut pair);
         pair.b.option("--store", &store);
         pair.b.option("--cache-size", Path::new(&cache.to_string()));
         Hosts { pair, store }

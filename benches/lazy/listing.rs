@@ -1,9 +1,9 @@
 //! A host joins a share of 20 GiB, one file of which is half, with a cache of 200 MB: how soon it shows all of it,
 //! how soon it reads from it, and what it takes on the disk while two readers are at work.
 
-use crate::figures::{GIB, awaited, number, random, scaled, timed};
+use crate::figures::{GIB, awaited, random, scaled, timed};
 use crate::hosts::{DiskUse, Hosts};
-use crate::link::{Link, Yardstick};
+use crate::link::{Link, Yardstick, number};
 use crate::pattern::{BLOCK, Pattern};
 use crate::rig::{run as tool, until};
 use crate::sshfs::Sshfs;

@@ -36,9 +36,8 @@ mod sequential;
 mod sshfs;
 mod writing;
 
-use figures::{MIB, number};
-use link::{Link, Terms, Yardstick};
-use std::time::Duration;
+use figures::MIB;
+use link::{Link, Yardstick, only};
 
 type Row = fn(&Link, &Yardstick);
 
@@ -52,19 +51,8 @@ const ROWS: [(&str, Row); 6] = [
 ];
 
 fn main() {
-    let delay = Duration::from_secs_f64(number("SYNCFS_DELAY_MS", 25.0) / 1e3);
-    let rate = number("SYNCFS_RATE_MBIT", 1000.0) * 1e6;
-    let link = Link::new(Terms { delay, rate });
-    let yardstick = Yardstick::of(&link, 500 * MIB);
-    println!(
-        "the link, made for {:.0} ms there and back and {:.0} Mbit/s: ping {:.2} ms, plain TCP {:.0} Mbit/s",
-        delay.as_secs_f64() * 2e3,
-        rate / 1e6,
-        yardstick.rtt.as_secs_f64() * 1e3,
-        yardstick.throughput * 8.0 / 1e6,
-    );
-    let only = std::env::var("SYNCFS_ONLY").ok();
-    assert!(only.iter().all(|only| ROWS.iter().any(|(name, _)| name == only)), "no such row: {only:?}");
+    let (link, yardstick) = Link::wanted(1000.0, |_| 500 * MIB);
+    let only = only(&ROWS.map(|(name, _)| name));
     for (name, row) in ROWS {
         if only.as_deref().is_none_or(|only| only == name) {
             println!("{name}:");

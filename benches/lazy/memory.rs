@@ -1,8 +1,8 @@
 //! What B's daemon takes of memory for very many files, and for a huge one, of which it holds little.
 
-use crate::figures::{awaited, number, scaled, timed};
+use crate::figures::{awaited, scaled, timed};
 use crate::hosts::Hosts;
-use crate::link::{Link, Yardstick};
+use crate::link::{Link, Yardstick, number};
 use crate::pattern::Pattern;
 use crate::rig::wait_for;
 use std::fs::File;

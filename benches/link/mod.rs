@@ -8,6 +8,7 @@
 
 mod yardstick;
 
+use crate::rig::Pair;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -15,6 +16,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -56,7 +58,45 @@ pub struct End {
     space: OwnedFd,
 }
 
+/// A number from the environment.
+pub fn number(name: &str, default: f64) -> f64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number")))
+}
+
+/// The one row that the environment asks for, of these; all of them without.
+pub fn only(rows: &[&str]) -> Option<String> {
+    let only = std::env::var("SYNCFS_ONLY").ok();
+    assert!(only.iter().all(|only| rows.contains(&only.as_str())), "no such row: {only:?}");
+    only
+}
+
 impl Link {
+    /// As the environment wants it, `mbit` a second each way where it says nothing, and what it is like: measured by `probe`
+    /// bytes of a link of so many bits a second.
+    pub fn wanted(mbit: f64, probe: impl Fn(f64) -> u64) -> (Link, Yardstick) {
+        let delay = Duration::from_secs_f64(number("SYNCFS_DELAY_MS", 25.0) / 1e3);
+        let rate = number("SYNCFS_RATE_MBIT", mbit) * 1e6;
+        let link = Link::new(Terms { delay, rate });
+        let yardstick = Yardstick::of(&link, probe(rate));
+        println!(
+            "the link, made for {:.0} ms there and back and {} Mbit/s: ping {:.2} ms, plain TCP {:.2} Mbit/s",
+            delay.as_secs_f64() * 2e3,
+            rate / 1e6,
+            yardstick.rtt.as_secs_f64() * 1e3,
+            yardstick.throughput * 8.0 / 1e6,
+        );
+        (link, yardstick)
+    }
+
+    /// Puts two hosts at its ends, each the other's peer.
+    pub fn join(&self, pair: &mut Pair) {
+        for (host, here, there) in [(&mut pair.a, &self.a, &self.b), (&mut pair.b, &self.b, &self.a)] {
+            host.around = here.around().map(Into::into).to_vec();
+            host.option("--listen", Path::new(&format!("{}:7377", here.address)));
+            host.option("--peer", Path::new(&format!("{}:7377", there.address)));
+        }
+    }
+
     pub fn new(terms: Terms) -> Link {
         // Addresses that are set aside for benchmarks.
         let [a, b] = [1, 2].map(|n| Ipv4Addr::new(198, 18, 0, n));

@@ -1,7 +1,7 @@
 //! What can't be compressed crosses as fast as the two hosts can, tried and not tried, by turns.
 
 use crate::hosts::{joined, processor};
-use crate::number;
+use crate::link::number;
 use crate::rig::noise;
 use std::time::Instant;
 

@@ -2,16 +2,11 @@
 
 use crate::link::Link;
 use crate::rig::{Host, Pair};
-use std::path::Path;
 
 /// At the ends of the link, with these flags of `mount`; mounted and connected.
 pub fn linked(link: &Link, flags: &[&str]) -> Pair {
     let mut pair = Pair::new();
-    for (host, here, there) in [(&mut pair.a, &link.a, &link.b), (&mut pair.b, &link.b, &link.a)] {
-        host.around = here.around().map(Into::into).to_vec();
-        host.option("--listen", Path::new(&format!("{}:7377", here.address)));
-        host.option("--peer", Path::new(&format!("{}:7377", there.address)));
-    }
+    link.join(&mut pair);
     started(pair, flags)
 }
 

@@ -25,25 +25,12 @@ mod fast;
 mod hosts;
 mod text;
 
-use link::{Link, Terms, Yardstick};
-use std::time::Duration;
+use link::{Link, only};
 
 fn main() {
-    let only = std::env::var("SYNCFS_ONLY").ok();
-    let rows = ["text", "edit", "fast"];
-    assert!(only.iter().all(|only| rows.contains(&only.as_str())), "no such row: {only:?}");
+    let only = only(&["text", "edit", "fast"]);
     let wanted = |row: &str| only.as_deref().is_none_or(|only| only == row);
-    let delay = Duration::from_secs_f64(number("SYNCFS_DELAY_MS", 25.0) / 1e3);
-    let rate = number("SYNCFS_RATE_MBIT", 2.0) * 1e6;
-    let link = Link::new(Terms { delay, rate });
-    let yardstick = Yardstick::of(&link, (rate / 2.0) as u64);
-    println!(
-        "the link, made for {:.0} ms there and back and {:.1} Mbit/s: ping {:.2} ms, plain TCP {:.2} Mbit/s",
-        delay.as_secs_f64() * 2e3,
-        rate / 1e6,
-        yardstick.rtt.as_secs_f64() * 1e3,
-        yardstick.throughput * 8.0 / 1e6,
-    );
+    let (link, _) = Link::wanted(2.0, |rate| (rate / 2.0) as u64);
     if wanted("text") {
         text::run(&link);
     }
@@ -53,9 +40,4 @@ fn main() {
     if wanted("fast") {
         fast::run();
     }
-}
-
-/// A number from the environment.
-fn number(name: &str, default: f64) -> f64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: a number")))
 }

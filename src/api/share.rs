@@ -93,7 +93,7 @@ impl Share {
 
     /// From now on `rate` bytes a second are sent at most; 0: as many as go.
     pub(super) fn limit(&self, rate: u64) -> Answer {
-        self.host.set_bwlimit(Some(rate).filter(|rate| *rate > 0));
+        self.host.set_bwlimit(Some(rate));
         json(&json!({"bwlimit": self.host.bwlimit()}))
     }
 

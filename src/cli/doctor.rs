@@ -87,11 +87,8 @@ pub fn run(args: args::Doctor) -> Outcome {
 }
 
 fn no_config(name: &Path, places: &Places) -> Failure {
-    let path = config::path_of(name, places).map(|path| format!(" {}", path.display()));
-    Failure::other(format_args!(
-        "there is no config{}",
-        path.unwrap_or_else(|| format!(" {}", name.display()))
-    ))
+    let path = config::path_of(name, places).unwrap_or_else(|| name.to_owned());
+    Failure::other(format_args!("there is no config {}", path.display()))
 }
 
 fn device() -> Finding {

@@ -64,14 +64,13 @@ fn tell(state: &NotifyState) {
 /// One line.
 fn summary(status: &Status, peer: &str) -> String {
     let some = |n: u64, what: String| (n > 0).then_some(what);
-    let copies = |n| if n == 1 { "1 conflict copy".to_owned() } else { many(n, "conflict copie") };
     let connection = if status.peer.connected { "connected with" } else { "not connected with" };
     let paused =
         status.paused.map(|n| format!("paused, {} of the peer wait for `syncfs resume`", many(n, "delete")));
     let parts = [
         Some(format!("{connection} {peer}")),
         some(status.pending_files, format!("{} pending", many(status.pending_files, "file"))),
-        some(status.conflicts, copies(status.conflicts)),
+        some(status.conflicts, many(status.conflicts, "conflict copy")),
         paused,
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")

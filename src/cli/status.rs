@@ -108,12 +108,11 @@ fn listing(status: &Value, pace: Option<Pace>) -> Vec<(&'static str, String)> {
     lines.push(("interval", number("interval").map(|n| format!("{}; now: syncfs flush", many(n, "second")))));
     let conflicts = some(number("conflicts")).map(|n| {
         let wait = if n == 1 { "waits" } else { "wait" };
-        let copies = many(n, "conflict copy").replace("copys", "copies");
-        format!("{copies} {wait} for you: syncfs conflicts")
+        format!("{} {wait} for you: syncfs conflicts", many(n, "conflict copy"))
     });
     lines.push(("conflicts", conflicts));
     let left_alone = some(number("left_alone"));
-    lines.push(("left alone", left_alone.map(|n| many(n, "entry").replace("entrys", "entries"))));
+    lines.push(("left alone", left_alone.map(|n| many(n, "entry"))));
     let missed = some(number("missing_at_mount"));
     let missed =
         missed.map(|n| format!("{} at the mount, removed meanwhile; back from the peer", many(n, "file")));

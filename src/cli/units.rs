@@ -52,9 +52,13 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// `1 file`, `2,000 files`.
+/// `1 file`, `2,000 files`, `2 copies`.
 pub fn many(n: u64, what: &str) -> String {
-    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+    match (n, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{} {stem}ies", count(n)),
+        (_, None) => format!("{} {what}s", count(n)),
+    }
 }
 
 /// `1.23 ms`, `4.5 s`.

@@ -28,7 +28,7 @@ use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::model::version::Version;
 use crate::store;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an apply leaves to be done once the locks are free.
 #[derive(Default)]
@@ -276,8 +276,9 @@ impl Host {
 
     /// What a cut that was applied comes to, file by file.
     fn news(&self, taken: &[Taken], moves: &[Move]) -> Vec<Told> {
+        let moves: BTreeMap<FileId, &Move> = moves.iter().map(|m| (m.file, m)).collect();
         let share = self.share.lock();
-        let told = |t: &Taken| match moves.iter().find(|m| m.file == t.file) {
+        let told = |t: &Taken| match moves.get(&t.file) {
             Some(moved) => Told::came(moved.old.as_ref(), moved.new.as_ref()),
             None => {
                 // Where ours stays on top of the peer's, nothing has changed here.

@@ -36,7 +36,7 @@ pub struct Outbound {
     /// Cuts taken and not yet announced: first they must be durable here.
     pub ready: Vec<Cut>,
     pub flights: BTreeMap<Seq, Flight>,
-    busy: BTreeMap<FileId, Seq>,
+    busy: BTreeSet<FileId>,
     /// The large ones, by the process that made them.
     large: BTreeSet<(u32, Seq)>,
     bytes: u64,
@@ -47,7 +47,7 @@ impl Outbound {
     /// it is for others to come first, they wait.
     pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> Option<u64> {
         let session = self.session()?;
-        let busy = members.iter().any(|m| self.busy.contains_key(m));
+        let busy = members.iter().any(|m| self.busy.contains(m));
         if busy || self.bytes > INFLIGHT_BYTES {
             self.waiting.extend(members);
             return None;
@@ -79,7 +79,7 @@ impl Outbound {
             self.waiting.remove(&file);
             self.asked.remove(&file);
             if flight.large {
-                self.busy.insert(file, seq);
+                self.busy.insert(file);
             }
         }
         self.large.extend(flight.process.filter(|_| flight.large).map(|process| (process, seq)));

@@ -9,7 +9,7 @@ use crate::model::cache::Cache;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::ids::FileId;
-use crate::model::limits::{AHEAD_BYTES, CHUNK};
+use crate::model::limits::AHEAD_BYTES;
 use crate::model::share::Share;
 use crate::store::{self, Backing, Space, Stat};
 use parking_lot::Mutex;
@@ -145,7 +145,7 @@ impl Holding {
         let Some((limit, used)) = self.cache(|cache| (cache.limit(), cache.used())) else { return disk };
         // What the peer has makes way for what is written.
         let stays = |f: &&File| f.name.is_some() && (f.pinned || !f.is_thanked());
-        let held = |f: &File| f.size - f.missing.len().saturating_mul(CHUNK).min(f.size);
+        let held = |f: &File| f.size - f.missing_bytes();
         let fixed: u64 = match share.header().may_evict {
             false => used,
             true => share.files().map(|(_, f)| f).filter(stays).map(held).sum(),

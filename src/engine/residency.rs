@@ -38,15 +38,13 @@ pub(super) const PREFIX: &[u8] = b"user.syncfs.";
 
 impl Residency {
     fn of(name: &Name, file: &File) -> Residency {
-        let missing: u64 =
-            file.missing.iter().map(|range| chunk::bytes(&range, file.size)).map(|b| b.end - b.start).sum();
         let state = match () {
             () if is_conflict_copy(name) => "conflict",
             () if !file.is_thanked() => "pending",
             () if !file.is_whole() => "partial",
             () => "synced",
         };
-        Residency { size: file.size, held: file.size - missing, pinned: file.pinned, state }
+        Residency { size: file.size, held: file.size - file.missing_bytes(), pinned: file.pinned, state }
     }
 
     /// The value of `user.syncfs.` and then this.
@@ -76,8 +74,8 @@ impl Host {
     /// # Errors
     /// There is no such file.
     pub fn residency(&self, name: &str) -> std::result::Result<Residency, ResidencyError> {
-        let id = self.named(name)?;
-        self.residency_by_id(id).ok_or_else(|| ResidencyError::NoSuchFile(name.to_owned()))
+        let known = Name::new(name.as_bytes()).ok().and_then(|name| self.residency_of(&name));
+        known.ok_or_else(|| ResidencyError::NoSuchFile(name.to_owned()))
     }
 
     /// The same; `None` where there is no such file.

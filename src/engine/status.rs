@@ -114,9 +114,9 @@ impl Host {
             dirty += file.dirty.len();
             missing += file.missing.len();
             pending_bytes += (file.dirty.len() * CHUNK).min(file.size);
-            let lacking = (file.missing.len() * CHUNK).min(file.size);
+            let lacking = file.missing_bytes();
             missing_bytes += lacking;
-            awaited_bytes += if file.pinned || !self.holding.is_cache() { lacking } else { 0 };
+            awaited_bytes += if self.holding.wants_all(file) { lacking } else { 0 };
             conflicts += u64::from(is_conflict_copy(name));
             pinned += if file.pinned { file.size } else { 0 };
         }
@@ -157,10 +157,7 @@ impl Host {
             bwlimit: self.bwlimit(),
             cache: Cache {
                 limit: self.holding.cache(|cache| cache.limit()),
-                used: self
-                    .holding
-                    .cache(|cache| cache.used())
-                    .unwrap_or(bytes.saturating_sub(missing * CHUNK)),
+                used: self.holding.cache(|cache| cache.used()).unwrap_or(bytes - missing_bytes),
                 pinned,
                 may_evict: share.header().may_evict,
                 peer_holds_less: share.header().peer_holds_less,

@@ -148,6 +148,11 @@ impl File {
         self.missing.gaps(&(0..chunk::count(self.size)))
     }
 
+    /// How many bytes of it are missing here.
+    pub fn missing_bytes(&self) -> u64 {
+        self.missing.iter().map(|range| chunk::bytes(&range, self.size)).map(|b| b.end - b.start).sum()
+    }
+
     /// What of it may go from this disk: the peer has it, and nobody here has said that it is to stay.
     pub fn can_go(&self, chunks: &Range<u64>) -> Vec<Range<u64>> {
         let settled = self.name.is_some() && self.is_thanked() && !self.unsettled && !self.pinned;

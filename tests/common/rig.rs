@@ -473,6 +473,17 @@ impl Pair {
         pair
     }
 
+    /// Both hosts change the file `name` while apart, `b` later.
+    #[track_caller]
+    pub fn contest(&mut self, name: &str) {
+        self.b.unmount();
+        self.a.save(name, b"of a");
+        self.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", name]);
+        self.b.save(name, b"of b, later");
+        self.b.start();
+        self.a.flush_with_conflicts();
+    }
+
     /// Brings both sides level, then they must show the same.
     #[track_caller]
     pub fn assert_same(&self) -> BTreeMap<OsString, Item> {

@@ -75,12 +75,7 @@ fn every_example_of_the_documentation_runs_and_is_answered_as_shown() {
     pair.a.save("notes.txt", b"draft");
     pair.b.save("old.txt", b"old\n");
     pair.a.flush();
-    pair.b.unmount();
-    pair.a.save("notes.txt", b"of a");
-    pair.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", "notes.txt"]);
-    pair.b.save("notes.txt", b"of b, later");
-    pair.b.start();
-    pair.a.flush_with_conflicts();
+    pair.contest("notes.txt");
     pair.b.run(&["rm", "old.txt"]);
     pair.a.flush_with_conflicts();
 
@@ -215,12 +210,7 @@ fn what_came_and_went_and_conflicted_is_told_on_both_sides() {
     }
     assert_eq!((log(&pair.b, "went"), log(&pair.a, "came")), (vec![], vec![]));
 
-    pair.b.unmount();
-    pair.a.save("shared", b"of a");
-    pair.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", "shared"]);
-    pair.b.save("shared", b"of b, later");
-    pair.b.start();
-    pair.a.flush_with_conflicts();
+    pair.contest("shared");
     let people = |host: &Host| String::from_utf8(host.syncfs(&["log"]).stdout).unwrap();
     let (a, b) = (people(&pair.a), people(&pair.b));
     assert!(a.contains("  disconnected  ") && a.matches("  connected  ").count() > 1, "{a}");

@@ -8,12 +8,7 @@ fn in_conflict() -> Pair {
     let mut pair = Pair::mounted();
     pair.a.save("plan.txt", b"draft");
     pair.a.flush();
-    pair.b.unmount();
-    pair.a.save("plan.txt", b"of a");
-    pair.a.run(&["touch", "-d", "2026-01-01 00:00:00 UTC", "plan.txt"]);
-    pair.b.save("plan.txt", b"of b, later");
-    pair.b.start();
-    pair.a.flush_with_conflicts();
+    pair.contest("plan.txt");
     pair
 }
 
