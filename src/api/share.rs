@@ -7,6 +7,7 @@ use super::answer::{Answer, Refusal, json};
 use super::failure::{Exit, Failure};
 use super::request::Request;
 use crate::engine::{FlushError, Host, ResidencyError, RestoreError};
+use crate::fs::kernel::Kernel;
 use crate::fs::mount;
 use anyhow::Context;
 use serde_json::json;
@@ -126,7 +127,7 @@ impl Share {
 
     pub(super) async fn unmount(&self) -> Answer {
         // A lost race with somebody else's unmount is no failure.
-        if let Err(failure) = unmount(&self.mount, false).await
+        if let Err(failure) = unmount(&self.host.kernel(), &self.mount, false).await
             && mount::is_mounted(&self.mount).map_err(Failure::other)?
         {
             let message = format!("{failure}; who uses it says\n  fuser -vm {}", self.mount.display());
@@ -168,9 +169,9 @@ fn not_held(error: ResidencyError) -> Refusal {
 }
 
 /// Unmounts `path`; `lazy` detaches it, and it goes when its last user does.
-pub async fn unmount(path: &Path, lazy: bool) -> Result<(), Failure> {
-    let path = path.to_owned();
-    match tokio::task::spawn_blocking(move || mount::unmount(&path, lazy)).await {
+pub async fn unmount(kernel: &Kernel, path: &Path, lazy: bool) -> Result<(), Failure> {
+    let (kernel, path) = (kernel.clone(), path.to_owned());
+    match tokio::task::spawn_blocking(move || kernel.at_rest(|| mount::unmount(&path, lazy))).await {
         Ok(result) => result.map_err(Failure::other),
         Err(error) => Err(Failure::other(error)),
     }

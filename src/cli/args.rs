@@ -63,6 +63,9 @@ pub enum Command {
     /// Break the daemon's connection when it dies; its standard output is what breaks it
     #[command(hide = true)]
     Guard(Guard),
+    /// Show programs that watch a mount what the peer does; its standard input says what
+    #[command(hide = true)]
+    Replay,
     /// Write man pages and completions for a package
     #[command(hide = true)]
     Generate(Generate),

@@ -8,12 +8,14 @@ use super::exit::{Exit, Failure};
 use super::guard;
 use super::manager::Manager;
 use super::options::KernelOptions;
+use super::replay;
 use super::signals::Signals;
 use crate::api::server::Server;
 use crate::api::web::Web;
 use crate::api::{Share, unmount};
 use crate::engine::{self, Host};
 use crate::fs::adapter::{self, Settings};
+use crate::fs::kernel::Kernel;
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
 use std::io;
@@ -101,6 +103,11 @@ fn live(
         target: plan.mount.clone(),
         threads: REQUEST_THREADS,
         passthrough: rustix::process::geteuid().is_root(),
+        replayer: replay::start()
+            .inspect_err(|error| {
+                tracing::warn!("who watches the mount does not hear of what the peer does: {error:#}")
+            })
+            .ok(),
     };
     let serving = adapter::serve(host.clone(), connection, runtime.clone(), host.kernel(), settings)
         .map_err(|e| {
@@ -134,7 +141,8 @@ fn live(
         }
     })?;
     tracing::info!(mount = %plan.mount.display(), peer = %plan.options.peer, "mounted");
-    let _leaving = runtime.spawn(leave_on_signal(signals, plan.mount.clone(), plan.manager, gone));
+    let _leaving =
+        runtime.spawn(leave_on_signal(signals, (host.kernel(), plan.mount.clone()), plan.manager, gone));
     let end = end.recv();
     plan.manager.inspect(|manager| manager.stopping());
     match end {
@@ -187,16 +195,16 @@ fn fatal(error: engine::Error) -> Failure {
 /// user, who gets a bounded time for that.
 async fn leave_on_signal(
     mut signals: Signals,
-    mount: PathBuf,
+    (kernel, mount): (Kernel, PathBuf),
     manager: Option<Manager>,
     gone: mpsc::Sender<anyhow::Result<()>>,
 ) {
     signals.any().await;
     tracing::info!("told to end");
     manager.inspect(|manager| manager.stopping());
-    let Err(error) = unmount(&mount, false).await else { return };
+    let Err(error) = unmount(&kernel, &mount, false).await else { return };
     tracing::warn!("{error}; detaching the mount, it goes when its last user does");
-    if let Err(error) = unmount(&mount, true).await {
+    if let Err(error) = unmount(&kernel, &mount, true).await {
         tracing::error!("{error}");
     }
     tokio::time::sleep(LET_GO).await;

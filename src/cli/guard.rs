@@ -8,13 +8,14 @@
 
 use super::args;
 use super::exit::{Exit, Outcome};
+use super::signals::Signals;
 use crate::fs::mount;
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts the guard of the mount at `target`. To be called on the thread that lives as long as this process.
@@ -32,10 +33,9 @@ pub fn run(args: args::Guard) -> Outcome {
     rustix::process::setsid().context("can't leave the session")?;
     let runtime = Builder::new_current_thread().enable_all().build().context("can't wait for signals")?;
     runtime.block_on(async {
-        let on = |kind| signal(kind).context("can't catch signals");
-        let mut death = on(SignalKind::user_defined1())?;
+        let mut death = signal(SignalKind::user_defined1()).context("can't catch signals")?;
         // Whoever ends all that belongs to the daemon ends the daemon, and so its guard.
-        let _deaf = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(on);
+        let _deaf = Signals::new(&Handle::current())?;
         rustix::process::set_parent_process_death_signal(Some(Signal::USR1)).context("can't watch")?;
         if rustix::process::getppid() == Pid::from_raw(args.daemon) {
             death.recv().await;

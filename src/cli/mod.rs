@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
 //! [`place`] and [`config`] (where things lie, and what a name stands for), then the commands: `keygen`, [`mount`] with
-//! [`background`], [`daemon`], `guard`, `manager` and [`log`] (a daemon's life), the commands that ask it over the control socket
+//! [`background`], [`daemon`], `guard`, `replay`, `manager` and [`log`] (a daemon's life), the commands that ask it over the control socket
 //! ([`client`], [`api`](crate::api)), and [`demo`].
 //!
 //! Invariants: nothing here decides about content; every failure ends as one message that says what
@@ -30,6 +30,7 @@ mod mount;
 pub mod options;
 mod place;
 mod process;
+mod replay;
 mod residency;
 mod resolve;
 mod resume;
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Guard(args) => guard::run(args),
+        Command::Replay => replay::run(),
         Command::Generate(args) => generate::run(args),
     };
     exit::end(outcome)

@@ -16,6 +16,7 @@ use super::moves::Move;
 use super::node::{Data, Held, Locked};
 use super::pending::{Outcome, Pending, Readiness};
 use super::queues::{Sweep, Trigger};
+use crate::fs::replayer::Change;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::FileCut;
 use crate::model::file::File;
@@ -35,6 +36,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct After {
     /// Names that lead elsewhere now.
     names: Vec<Name>,
+    /// What was done, for programs that watch the mount.
+    seen: Vec<Change>,
     /// Inodes whose content or attributes changed.
     stale: Vec<u64>,
     /// Files whose old content is remembered until the kernel has forgotten its pages.
@@ -107,7 +110,9 @@ impl Host {
             let beside = Beside { copies: &copies, same: &same, absorbed: &absorbed };
             let taken = self.bring_about(pending, &verdicts, &mut locked, beside, &mut after)?;
             let acks = self.conclude(pending, &verdicts, &taken, &mut after)?;
-            after.names.extend(self.publish(copies)?);
+            let copies = self.publish(copies)?;
+            after.seen.extend(copies.iter().map(|name| Change::Created(name.as_bytes().to_vec())));
+            after.names.extend(copies);
             (acks, hold)
         };
         self.follow_up(after);
@@ -181,6 +186,7 @@ impl Host {
         let _reborn = Locked::all(&reborn);
         reborn.iter().for_each(|node| self.nodes.install(node));
         let mut share = self.share.lock();
+        after.seen.extend(changes(&share, &moves, &taken));
         if !beside.absorbed.is_empty() {
             // The peer's file takes their place on the disk, and is the same.
             let moves: Vec<(FileId, Option<Name>)> = beside.absorbed.iter().map(|id| (*id, None)).collect();
@@ -376,6 +382,7 @@ impl Host {
         after.news.into_iter().for_each(|told| self.events.tell(told));
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
+        after.seen.into_iter().for_each(|change| self.kernel.changed(change));
         for id in after.whole {
             let _ = self.fetch.finished.send(Some(id));
         }
@@ -425,6 +432,33 @@ impl After {
             self.shadowed.push(node.clone());
         }
     }
+}
+
+/// What is about to move and to be taken, as programs that watch the mount would see it done here: what frees a name first.
+fn changes(share: &Share, moves: &[Move], taken: &[Taken]) -> Vec<Change> {
+    let bytes = |name: &Name| name.as_bytes().to_vec();
+    let (mut changes, mut made) = (Vec::new(), Vec::new());
+    for Move { file, old, new, .. } in moves.iter().filter(|m| m.old != m.new) {
+        match (old, new) {
+            // What another is renamed over goes without a word.
+            (Some(old), None) if moves.iter().any(|m| m.old.is_some() && m.new.as_ref() == Some(old)) => {}
+            (Some(old), None) => changes.push(Change::Deleted(bytes(old), share.ino(*file))),
+            (Some(old), Some(new)) => made.push(Change::Renamed(bytes(old), bytes(new))),
+            (None, Some(new)) => made.push(Change::Created(bytes(new))),
+            (None, None) => {}
+        }
+    }
+    for (id, body) in taken.iter().filter_map(|t| Some((t.file, t.body.as_ref()?))) {
+        let moved = moves.iter().find(|m| m.file == id);
+        let Some(old) = share.file(id).filter(|f| f.name.is_some()) else { continue };
+        let Some(name) = moved.map_or(old.name.as_ref(), |m| m.new.as_ref()) else { continue };
+        made.push(match body.changed.is_empty() && body.size == old.size {
+            true => Change::Attributes(bytes(name)),
+            false => Change::Modified(bytes(name)),
+        });
+    }
+    changes.extend(made);
+    changes
 }
 
 /// What is here now of a cut that was applied, and certain to stay.

@@ -10,6 +10,8 @@
 //! durable here before the journal says so, and the peer's position is the last thing that it says.
 
 use super::host::Host;
+use crate::fs::replayer::Change;
+use crate::fs::volume::Ino;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::first::FirstSync;
@@ -407,17 +409,20 @@ impl Host {
             merges.len(),
             found.contested.len()
         );
-        gone.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
+        for (name, ino) in &gone {
+            self.kernel.inval_entry(name.as_bytes());
+            self.kernel.changed(Change::Deleted(name.as_bytes().to_vec(), *ino));
+        }
         self.journal.sync(self.journal.end())?;
         self.begun(meeting.ours.nonce, losing);
         declined.into_iter().for_each(|file| self.tell(Message::Tell { file }));
         Ok(())
     }
 
-    /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names. Whoever comes
+    /// This side becomes as the peer is: what it has beside `kept` goes into the trash. Returns the names and what they led to. Whoever comes
     /// back here after a crash finds a file under its name and in the journal, or neither: what is in the trash the journal
     /// knows nothing of.
-    fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<Name>> {
+    fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<(Name, Ino)>> {
         let others: Vec<(FileId, Name, bool)> = {
             let share = self.share.lock();
             let others = share.names().filter(|(_, id)| !kept.contains(id));
@@ -432,8 +437,9 @@ impl Host {
                     done => done?,
                 },
             }
-            self.commit(&mut self.share.lock(), Record::Forgotten { file })?;
-            gone.push(name);
+            let mut share = self.share.lock();
+            gone.push((name, share.ino(file)));
+            self.commit(&mut share, Record::Forgotten { file })?;
         }
         if !gone.is_empty() {
             tracing::warn!(

@@ -6,6 +6,7 @@
 use super::error::RestoreError;
 use super::host::Host;
 use super::queues::Trigger;
+use crate::fs::replayer::Change;
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::trash::told;
@@ -100,6 +101,7 @@ impl Host {
         self.backing.sync_names()?;
         self.names_moved();
         self.kernel.inval_entry(name.as_bytes());
+        self.kernel.changed(Change::Created(name.as_bytes().to_vec()));
         self.moved();
         Ok(())
     }

@@ -10,7 +10,11 @@ use super::kernel::Kernel;
 use super::modes::{Access, Mode};
 use super::opens::{Admitted, OpenFiles};
 use super::patience::{self, Ends};
-use super::volume::{Answer, Attr, Caller, Ino, Lock, LockKind, ROOT, Result, SetAttr, Volume, WriteMode};
+use super::replay::{self, INERT, Replay};
+use super::replayer::{Change, Replayer, SECRET};
+use super::volume::{
+    Answer, Attr, Caller, Ino, Lock, LockKind, Opened, ROOT, Result, SetAttr, Volume, WriteMode,
+};
 use fuser::{
     AccessFlags, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags,
     Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
@@ -22,7 +26,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -40,19 +44,20 @@ const COPY: u64 = 1 << 30;
 const GENERATION: Generation = Generation(0);
 
 /// How to serve. `target` is where the mount is; `threads` read requests, about as many as there are CPUs; `passthrough`: read wholly
-/// held files past us where the kernel lets us.
-#[derive(Clone, Debug)]
+/// held files past us where the kernel lets us; `replayer` shows programs that watch the mount what the peer does.
+#[derive(Debug)]
 pub struct Settings {
     pub target: PathBuf,
     pub threads: usize,
     pub passthrough: bool,
+    pub replayer: Option<Replayer>,
 }
 
 /// A mount that is being served. It ends when it is unmounted, from wherever.
 pub struct Serving {
     pub kernel: Kernel,
     session: JoinHandle<io::Result<()>>,
-    notify: JoinHandle<()>,
+    telling: Vec<JoinHandle<()>>,
 }
 
 impl Serving {
@@ -61,7 +66,9 @@ impl Serving {
         let ended = |_| io::Error::other("a thread of the mount panicked");
         let result = self.session.join().map_err(ended).and_then(|result| result);
         self.kernel.detach();
-        self.notify.join().map_err(ended)?;
+        for thread in self.telling {
+            thread.join().map_err(ended)?;
+        }
         result
     }
 }
@@ -75,10 +82,11 @@ pub fn serve<V: Volume>(
     kernel: Kernel,
     settings: Settings,
 ) -> io::Result<Serving> {
-    let Settings { target, threads, passthrough } = settings;
+    let Settings { target, threads, passthrough, replayer } = settings;
     let opens = OpenFiles::new(passthrough, kernel.clone());
-    let adapter =
-        Adapter { volume, opens, runtime, passthrough, listings: Mutex::default(), next: AtomicU64::new(1) };
+    let replay = Arc::new(Replay::new()?);
+    let (listings, next) = (Mutex::default(), AtomicU64::new(1));
+    let adapter = Adapter { volume, opens, runtime, passthrough, replay: replay.clone(), listings, next };
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
     // A second descriptor per thread spares a lock, but opening the device may be root's alone.
@@ -86,9 +94,9 @@ pub fn serve<V: Volume>(
     // Who may enter is the kernel's to judge (allow_other); the library would also refuse the
     // close and unlock of a program that changed its user.
     let session = Session::from_fd(adapter, connection, SessionACL::All, config)?;
-    let notify = kernel.attach(session.notifier(), target)?;
+    let telling = kernel.attach(session.notifier(), target, replay, replayer)?;
     let session = std::thread::Builder::new().name("fs-serve".into()).spawn(move || session.run())?;
-    Ok(Serving { kernel, session, notify })
+    Ok(Serving { kernel, session, telling })
 }
 
 struct Adapter<V> {
@@ -96,6 +104,7 @@ struct Adapter<V> {
     opens: OpenFiles,
     runtime: tokio::runtime::Handle,
     passthrough: bool,
+    replay: Arc<Replay>,
     listings: Mutex<HashMap<u64, Option<Arc<Listing>>>>,
     next: AtomicU64,
 }
@@ -138,14 +147,34 @@ impl<V: Volume> Adapter<V> {
         }
     }
 
-    fn open_flags(mode: Mode) -> FopenFlags {
-        match mode {
-            Mode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
-            Mode::Direct | Mode::DirectBacked => {
-                FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-            }
-            Mode::Passthrough => FopenFlags::empty(),
+    /// Answers ourselves, who look up a name to do once more what is done.
+    fn look_again(&self, name: &[u8], reply: ReplyEntry) {
+        let found = match self.replay.lookup(name) {
+            replay::Answer::Secret => return reply.error(Errno::from_i32(SECRET.raw_os_error())),
+            replay::Answer::Nothing => Err(Error::NotFound),
+            replay::Answer::Gone(ino) => Ok(replay::gone(&*self.volume, ino, nothing())),
+            replay::Answer::As(other) => self.volume.lookup(&other),
+            replay::Answer::Plainly => self.volume.lookup(name),
+        };
+        match found {
+            // For this moment only.
+            Ok(attr) => reply.entry(&Duration::ZERO, &file_attr(&attr), GENERATION),
+            Err(Error::NotFound) => reply.entry(&Duration::ZERO, &file_attr(&nothing()), GENERATION),
+            Err(e) => reply.error(errno(&e)),
         }
+    }
+
+    /// Admits an open of ours, which is no way to any content, beside whatever else is open.
+    fn open_again(&self, ino: Ino) -> (FileHandle, Admitted) {
+        let none = Opened { handle: INERT, backing: None };
+        let refuse = |_: BorrowedFd| Err(io::Error::other("nothing is read by this"));
+        let admitted = self.opens.admit(ino, Access::Write, &none, refuse);
+        (FileHandle(admitted.mode.tag(INERT).expect("it has room")), admitted)
+    }
+
+    /// Whether a request of ours, which does `change` once more, may seem to be done.
+    fn done_again(&self, change: Change) -> Result<()> {
+        if self.replay.allows(&change) { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// The file handle for the kernel. A volume's handle that has no room for the mode is closed again.
@@ -192,7 +221,10 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.replay.is(request.pid()) {
+            return guard("lookup", || self.look_again(name.as_bytes(), reply));
+        }
         guard("lookup", || match in_root(parent).and_then(|()| self.volume.lookup(name.as_bytes())) {
             Ok(attr) => reply.entry(&TTL, &file_attr(&attr), GENERATION),
             // Inode 0 has the kernel remember that there is nothing.
@@ -227,6 +259,9 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.replay.is(request.pid()) {
+            return guard("setattr", || reply_attr(reply, known(self.volume.getattr(ino.0, None))));
+        }
         guard("setattr", || {
             let mode = mode.map(|mode| mode & 0o7777);
             let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
@@ -281,15 +316,18 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         reply.error(Errno::ENOTDIR);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guard("unlink", || {
+            if self.replay.is(request.pid()) {
+                return reply_empty(reply, self.done_again(Change::Deleted(name.as_bytes().to_owned(), 0)));
+            }
             reply_empty(reply, in_root(parent).and_then(|()| self.volume.unlink(name.as_bytes())))
         });
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -298,6 +336,10 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         reply: ReplyEmpty,
     ) {
         guard("rename", || {
+            if self.replay.is(request.pid()) {
+                let names = (name.as_bytes().to_owned(), new_name.as_bytes().to_owned());
+                return reply_empty(reply, self.done_again(Change::Renamed(names.0, names.1)));
+            }
             let renamed = in_root(parent)
                 .and(in_root(new_parent))
                 .and_then(|()| self.volume.rename(name.as_bytes(), new_name.as_bytes(), flags.bits()));
@@ -315,8 +357,20 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if self.replay.is(request.pid()) {
+            return guard("create", || {
+                let name = name.as_bytes();
+                match self
+                    .done_again(Change::Created(name.to_owned()))
+                    .and_then(|()| self.volume.lookup(name))
+                {
+                    Ok(attr) => created(reply, &attr, self.open_again(attr.ino)),
+                    Err(e) => reply.error(errno(&e)),
+                }
+            });
+        }
         guard("create", || {
-            let created = in_root(parent)
+            let made = in_root(parent)
                 .and_then(|()| self.volume.create(caller(request), name.as_bytes(), mode & 0o7777, flags))
                 .and_then(|(attr, opened)| {
                     let access = Access::of(flags);
@@ -327,33 +381,25 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
                         .inspect_err(|_| self.volume.forget(attr.ino, 1))
                         .map(|handle| (attr, handle, admitted))
                 });
-            match created {
-                Ok((attr, handle, Admitted { mode, backing })) => {
-                    let (attr, flags) = (file_attr(&attr), Self::open_flags(mode));
-                    match backing {
-                        Some(id) => reply.created_passthrough(&TTL, &attr, GENERATION, handle, flags, &id),
-                        None => reply.created(&TTL, &attr, GENERATION, handle, flags),
-                    }
-                }
+            match made {
+                Ok((attr, handle, admitted)) => created(reply, &attr, (handle, admitted)),
                 Err(e) => reply.error(errno(&e)),
             }
         });
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.replay.is(request.pid()) {
+            return guard("open", || opened(reply, self.open_again(ino.0)));
+        }
         guard("open", || {
-            let opened = known(self.volume.open(caller(request), ino.0, flags.0)).and_then(|opened| {
+            let admitted = known(self.volume.open(caller(request), ino.0, flags.0)).and_then(|opened| {
                 let access = Access::of(flags.0);
                 let admitted = self.opens.admit(ino.0, access, &opened, |fd| reply.open_backing(fd));
                 self.tag(ino.0, admitted.mode, access, opened.handle).map(|handle| (handle, admitted))
             });
-            match opened {
-                Ok((handle, Admitted { mode, backing: Some(id) })) => {
-                    reply.opened_passthrough(handle, Self::open_flags(mode), &id)
-                }
-                Ok((handle, Admitted { mode, backing: None })) => {
-                    reply.opened(handle, Self::open_flags(mode))
-                }
+            match admitted {
+                Ok(admitted) => opened(reply, admitted),
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -418,6 +464,9 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        if untag(handle) == INERT {
+            return reply.ok();
+        }
         guard("flush", || reply_empty(reply, self.volume.flush(untag(handle), owner.0)));
     }
 
@@ -434,6 +483,9 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         guard("release", || {
             let (mode, handle) = Mode::untag(handle.0);
             self.opens.release(ino.0, mode);
+            if handle == INERT {
+                return reply.ok();
+            }
             self.volume.release(handle, flock_owner.map(|owner| owner.0));
             reply.ok();
         });
@@ -660,6 +712,31 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
             }
             Err(e) => reply.error(errno(&e)),
         });
+    }
+}
+
+fn open_flags(mode: Mode) -> FopenFlags {
+    match mode {
+        Mode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
+        Mode::Direct | Mode::DirectBacked => {
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+        }
+        Mode::Passthrough => FopenFlags::empty(),
+    }
+}
+
+fn opened(reply: ReplyOpen, (handle, Admitted { mode, backing }): (FileHandle, Admitted)) {
+    match backing {
+        Some(id) => reply.opened_passthrough(handle, open_flags(mode), &id),
+        None => reply.opened(handle, open_flags(mode)),
+    }
+}
+
+fn created(reply: ReplyCreate, attr: &Attr, (handle, Admitted { mode, backing }): (FileHandle, Admitted)) {
+    let attr = file_attr(attr);
+    match backing {
+        Some(id) => reply.created_passthrough(&TTL, &attr, GENERATION, handle, open_flags(mode), &id),
+        None => reply.created(&TTL, &attr, GENERATION, handle, open_flags(mode)),
     }
 }
 

@@ -7,6 +7,8 @@
 //! thread holds no lock: the kernel makes it wait for requests in flight, whose handlers may hold
 //! any. Giving an order never waits.
 
+use super::replay::Replay;
+use super::replayer::{Change, Replayer};
 use super::volume::{Ino, ROOT};
 use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
@@ -16,7 +18,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
 
 /// The type of a FUSE file system, as statfs(2) tells it.
@@ -27,13 +29,15 @@ const FUSE: rustix::fs::FsWord = 0x6573_5546;
 #[derive(Clone, Default)]
 pub struct Kernel {
     queue: Arc<Mutex<Option<Sender<Order>>>>,
+    /// Held while changes are replayed: the mount is busy then.
+    replaying: Arc<Mutex<()>>,
 }
 
 enum Order {
     Inode(Ino),
     Attributes(Ino),
     Entry(Vec<u8>),
-    Deleted(Ino, Vec<u8>),
+    Changed(Change),
     WriteBack,
     Act(Box<dyn FnOnce() + Send>),
 }
@@ -64,9 +68,15 @@ impl Kernel {
         self.order(Order::Entry(name.to_owned()));
     }
 
-    /// `name`, which led to `ino`, is gone; those who watch it are told.
-    pub fn deleted(&self, ino: Ino, name: &[u8]) {
-        self.order(Order::Deleted(ino, name.to_owned()));
+    /// The peer has done `change`, and what the kernel believed of it was invalidated: programs that watch the mount are told.
+    pub fn changed(&self, change: Change) {
+        self.order(Order::Changed(change));
+    }
+
+    /// Does `act`, an unmount, while this daemon itself does not keep the mount busy by showing changes.
+    pub fn at_rest<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _resting = self.replaying.lock();
+        act()
     }
 
     /// Stores into mappings, of whatever file, that we have not seen yet come to us as writes. The pages
@@ -97,14 +107,24 @@ impl Kernel {
         }
     }
 
-    /// From now on orders go to `notifier`, whose mount is at `target`. The thread ends after [`Kernel::detach`].
-    pub(super) fn attach(&self, notifier: Notifier, target: PathBuf) -> io::Result<JoinHandle<()>> {
+    /// From now on orders go to `notifier`, whose mount is at `target`. What the peer does is shown by `replayer`, or not at all.
+    /// The threads end after [`Kernel::detach`].
+    pub(super) fn attach(
+        &self,
+        notifier: Notifier,
+        target: PathBuf,
+        replay: Arc<Replay>,
+        replayer: Option<Replayer>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
         let (queue, orders) = mpsc::channel();
+        let begin =
+            |replayer| replay.start(replayer, notifier.clone(), target.clone(), self.replaying.clone());
+        let (changes, replaying) = replayer.map(begin).transpose()?.unzip();
         let thread = std::thread::Builder::new()
             .name("fs-notify".into())
-            .spawn(move || carry_out(&notifier, &target, &orders))?;
+            .spawn(move || carry_out(&notifier, &target, &orders, changes.as_ref()))?;
         *self.queue.lock() = Some(queue);
-        Ok(thread)
+        Ok(replaying.into_iter().chain([thread]).collect())
     }
 
     pub(super) fn detach(&self) {
@@ -112,17 +132,22 @@ impl Kernel {
     }
 }
 
-fn carry_out(notifier: &Notifier, target: &Path, orders: &Receiver<Order>) {
+fn carry_out(
+    notifier: &Notifier,
+    target: &Path,
+    orders: &Receiver<Order>,
+    changes: Option<&SyncSender<Change>>,
+) {
     while let Ok(order) = orders.recv() {
         let done = match order {
             Order::Inode(ino) => notifier.inval_inode(INodeNo(ino), 0, 0),
             // A negative offset spares the pages.
             Order::Attributes(ino) => notifier.inval_inode(INodeNo(ino), -1, 0),
             Order::Entry(name) => notifier.inval_entry(INodeNo(ROOT), OsStr::from_bytes(&name)),
-            Order::Deleted(ino, name) => {
-                let (parent, name) = (INodeNo(ROOT), OsStr::from_bytes(&name));
-                // Refused when the name leads elsewhere by now; then at least forget what it was.
-                notifier.delete(parent, INodeNo(ino), name).and_then(|()| notifier.inval_entry(parent, name))
+            Order::Changed(change) => {
+                // What is too much to be replayed is passed over: who watches so much loses events of the kernel's, too.
+                let _ = changes.as_ref().map(|changes| changes.try_send(change));
+                Ok(())
             }
             Order::WriteBack => write_back(target),
             Order::Act(act) => {

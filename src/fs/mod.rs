@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`volume`] (what a directory must answer), [`adapter`] (decode, call, reply),
 //! [`opens`] and [`modes`] (how a file may be opened beside other opens of it), [`kernel`] (telling
-//! the kernel to forget), [`locks`], [`patience`] (waiting for a caller that may be killed),
-//! [`mount`].
+//! the kernel to forget), `replay` and [`replayer`] (showing programs that watch what the peer did), [`locks`], [`patience`]
+//! (waiting for a caller that may be killed), [`mount`].
 
 pub mod adapter;
 pub mod error;
@@ -13,6 +13,8 @@ mod modes;
 pub mod mount;
 mod opens;
 mod patience;
+mod replay;
+pub mod replayer;
 pub mod volume;
 
 #[cfg(test)]

@@ -85,6 +85,9 @@ pub const QUEUE_BYTES: usize = 8 << 20;
 pub const OUTBOX_BYTES: usize = 64 << 20;
 /// Events that wait for the engine; past it nothing more is read from the peer.
 pub const EVENTS: usize = 8;
+/// Changes of the peer that wait to be shown to programs that watch the mount; what is more they do not hear of. As many as
+/// inotify(7) keeps for one of them.
+pub const REPLAYED_CHANGES: usize = 16_384;
 /// Questions in one round of a survey, and names in one answer: with the longest names a round fits a frame.
 pub const SURVEY_QUESTIONS: usize = 512;
 pub const SURVEY_LEAF: usize = 32;

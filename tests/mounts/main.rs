@@ -29,4 +29,5 @@ mod semantics;
 mod service;
 mod trash;
 mod verify;
+mod watching;
 mod wiped;

@@ -7,14 +7,14 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 /// A shared mapping of a whole file, for writing or not. Goes with its guard.
-struct Mapping {
+pub struct Mapping {
     start: *mut c_void,
     length: usize,
     writable: bool,
 }
 
 impl Mapping {
-    fn of(file: &File, writable: bool) -> Mapping {
+    pub fn of(file: &File, writable: bool) -> Mapping {
         let length = file.metadata().unwrap().len() as usize;
         let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping, at a place of the kernel's choice.
@@ -36,7 +36,7 @@ impl Mapping {
         }
     }
 
-    fn load(&self, offset: usize, length: usize) -> Vec<u8> {
+    pub fn load(&self, offset: usize, length: usize) -> Vec<u8> {
         // SAFETY: as above.
         (offset..offset + length).map(|at| unsafe { self.at(at).read_volatile() }).collect()
     }

@@ -1,6 +1,7 @@
 //! Names: creating, finding, renaming, removing, listing, and changes from behind.
 
 use super::rig::Rig;
+use crate::fs::replayer::Change;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -123,15 +124,14 @@ fn changes_from_behind_are_seen_when_told() {
     assert_eq!(fs::read(rig.at("a")).unwrap(), b"after, and longer");
     assert_eq!(open.metadata().unwrap().nlink(), 0);
     // Removed.
-    let ino = fs::metadata(rig.at("a")).unwrap().ino();
     fs::remove_file(rig.raw("a")).unwrap();
-    rig.kernel.deleted(ino, b"a");
+    rig.kernel.inval_entry(b"a");
     rig.kernel.drain();
     assert!(!rig.at("a").exists());
     // Orders about what nobody knows do no harm.
     rig.kernel.inval_inode(999_999_999);
     rig.kernel.inval_entry(b"nobody");
-    rig.kernel.deleted(999_999_999, b"nobody");
+    rig.kernel.changed(Change::Deleted(b"nobody".to_vec(), 999_999_999));
     rig.kernel.drain();
     drop(open);
     rig.done();

@@ -34,7 +34,7 @@ impl Rig {
         let volume = Arc::new(Passing::new(&dir.path().join("raw")));
         let kernel = Kernel::new();
         let connection = mount(&dir.path().join("mnt"), &options).expect("mounts");
-        let settings = Settings { target: dir.path().join("mnt"), threads: 2, passthrough };
+        let settings = Settings { target: dir.path().join("mnt"), threads: 2, passthrough, replayer: None };
         let serving = serve(volume.clone(), connection, runtime.handle().clone(), kernel.clone(), settings);
         Rig { volume, kernel, serving: Some(serving.expect("serves")), _runtime: runtime, dir }
     }
