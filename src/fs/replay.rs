@@ -100,7 +100,7 @@ impl Replay {
         same && to_forget(change).iter().all(|name| acting.asked.iter().any(|asked| asked == name))
     }
 
-    /// Begins to replay on the mount at `target`, which is busy only while `replaying` is locked. The thread, and `replayer`, end
+    /// Begins to replay on the mount at `target`, which may be busy only while `replaying` is locked. The thread, and `replayer`, end
     /// when nobody can send any more.
     pub fn start(
         self: Arc<Self>,

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - it does what the daemon says, one thing at a time, and ends when the daemon does;
 //! - its calls reach the daemon's own mount or none: the way there is proved, each time, by a name that only the two know;
-//! - between [`Replayer::enter`] and [`Replayer::leave`] the mount is busy, and at no other time.
+//! - between [`Replayer::enter`] and [`Replayer::leave`] a mount of an ordinary user is busy, and at no other time; root's never is.
 
 use super::volume::Ino;
 use crate::model::codec;
@@ -15,6 +15,7 @@ use bincode::{Decode, Encode};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::ffi::OsStr;
 use std::io;
@@ -140,8 +141,12 @@ pub fn obey(orders: impl AsFd) -> io::Result<()> {
 
 /// The root of the mount that knows `secret`. The path may lead elsewhere by now.
 fn enter(target: &[u8], secret: &str) -> rustix::io::Result<OwnedFd> {
+    let target = OsStr::from_bytes(target);
+    // By a clone of the mount, which only root may make, an unmount is not held up.
+    let cloned = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, OsStr::from_bytes(target), flags, Mode::empty())?;
+    let root = rustix::mount::open_tree(CWD, target, cloned)
+        .or_else(|_| rustix::fs::openat(CWD, target, flags, Mode::empty()))?;
     match rustix::fs::statat(&root, secret, AtFlags::SYMLINK_NOFOLLOW) {
         Err(SECRET) => Ok(root),
         _ => Err(Errno::NOTCONN),
