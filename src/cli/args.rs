@@ -154,6 +154,12 @@ pub struct Mount {
     /// What the peer has is brought over only as long as SIZE of the disk stays free [default: a twentieth of the disk]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub cache_min_free: Option<u64>,
+    /// Show all files as this user's, whoever they belong to; they can't be given to another then
+    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
+    pub uid: Option<u32>,
+    /// Show all files as this group's
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
+    pub gid: Option<u32>,
     /// Show the share to browsers of this machine, and its figures to Prometheus; nothing can be changed there
     #[arg(long, value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,

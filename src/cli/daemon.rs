@@ -14,7 +14,7 @@ use crate::api::server::Server;
 use crate::api::web::Web;
 use crate::api::{Share, unmount};
 use crate::engine::{self, Host};
-use crate::fs::adapter::{self, Settings};
+use crate::fs::adapter::{self, Owner, Settings};
 use crate::fs::kernel::Kernel;
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
@@ -42,6 +42,7 @@ pub struct Plan {
     /// Where browsers may look.
     pub http: Option<SocketAddr>,
     pub kernel: KernelOptions,
+    pub owner: Owner,
     /// Who waits to hear how it goes.
     pub manager: Option<Manager>,
     pub options: engine::Options,
@@ -103,6 +104,7 @@ fn live(
         target: plan.mount.clone(),
         threads: REQUEST_THREADS,
         passthrough: rustix::process::geteuid().is_root(),
+        owner: plan.owner,
         replayer: replay::start()
             .inspect_err(|error| {
                 tracing::warn!("who watches the mount does not hear of what the peer does: {error:#}")

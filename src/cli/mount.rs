@@ -14,6 +14,7 @@ use super::place::{self, Places};
 use super::units::bytes;
 use crate::api::request::Request;
 use crate::engine;
+use crate::fs::adapter::Owner;
 use crate::fs::mount;
 use crate::model::limits::CACHE_BYTES;
 use crate::wire::Peer;
@@ -90,6 +91,7 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
         mount: dir.clone(),
         http: args.http,
         kernel: args.kernel,
+        owner: Owner { uid: args.uid, gid: args.gid },
         manager: None,
         options: engine::Options {
             store,

@@ -51,6 +51,14 @@ pub struct Settings {
     pub threads: usize,
     pub passthrough: bool,
     pub replayer: Option<Replayer>,
+    pub owner: Owner,
+}
+
+/// Whom all files seem to belong to, whoever they belong to: a user, a group. `None`: whom they do belong to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owner {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// A mount that is being served. It ends when it is unmounted, from wherever.
@@ -82,11 +90,12 @@ pub fn serve<V: Volume>(
     kernel: Kernel,
     settings: Settings,
 ) -> io::Result<Serving> {
-    let Settings { target, threads, passthrough, replayer } = settings;
+    let Settings { target, threads, passthrough, replayer, owner } = settings;
     let opens = OpenFiles::new(passthrough, kernel.clone());
     let replay = Arc::new(Replay::new()?);
     let (listings, next) = (Mutex::default(), AtomicU64::new(1));
-    let adapter = Adapter { volume, opens, runtime, passthrough, replay: replay.clone(), listings, next };
+    let adapter =
+        Adapter { volume, opens, runtime, passthrough, owner, replay: replay.clone(), listings, next };
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
     // A second descriptor per thread spares a lock, but opening the device may be root's alone.
@@ -104,6 +113,7 @@ struct Adapter<V> {
     opens: OpenFiles,
     runtime: tokio::runtime::Handle,
     passthrough: bool,
+    owner: Owner,
     replay: Arc<Replay>,
     listings: Mutex<HashMap<u64, Option<Arc<Listing>>>>,
     next: AtomicU64,
@@ -113,6 +123,33 @@ struct Adapter<V> {
 type Listing = Vec<(Vec<u8>, Ino)>;
 
 impl<V: Volume> Adapter<V> {
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(attr.ino),
+            size: attr.size,
+            blocks: attr.blocks,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            crtime: UNIX_EPOCH,
+            kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
+            perm: (attr.mode & 0o7777) as u16,
+            nlink: attr.nlink,
+            uid: self.owner.uid.unwrap_or(attr.uid),
+            gid: self.owner.gid.unwrap_or(attr.gid),
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn reply_attr(&self, reply: ReplyAttr, result: Result<Attr>) {
+        match result {
+            Ok(attr) => reply.attr(&TTL, &self.attr(&attr)),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
     /// Later answers on the runtime, ready ones here.
     fn answer<T: Send + 'static>(
         &self,
@@ -158,8 +195,8 @@ impl<V: Volume> Adapter<V> {
         };
         match found {
             // For this moment only.
-            Ok(attr) => reply.entry(&Duration::ZERO, &file_attr(&attr), GENERATION),
-            Err(Error::NotFound) => reply.entry(&Duration::ZERO, &file_attr(&nothing()), GENERATION),
+            Ok(attr) => reply.entry(&Duration::ZERO, &self.attr(&attr), GENERATION),
+            Err(Error::NotFound) => reply.entry(&Duration::ZERO, &self.attr(&nothing()), GENERATION),
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -226,9 +263,9 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
             return guard("lookup", || self.look_again(name.as_bytes(), reply));
         }
         guard("lookup", || match in_root(parent).and_then(|()| self.volume.lookup(name.as_bytes())) {
-            Ok(attr) => reply.entry(&TTL, &file_attr(&attr), GENERATION),
+            Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
             // Inode 0 has the kernel remember that there is nothing.
-            Err(Error::NotFound) => reply.entry(&TTL, &file_attr(&nothing()), GENERATION),
+            Err(Error::NotFound) => reply.entry(&TTL, &self.attr(&nothing()), GENERATION),
             Err(e) => reply.error(errno(&e)),
         });
     }
@@ -238,7 +275,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        guard("getattr", || reply_attr(reply, known(self.volume.getattr(ino.0, handle.map(untag)))));
+        guard("getattr", || self.reply_attr(reply, known(self.volume.getattr(ino.0, handle.map(untag)))));
     }
 
     fn setattr(
@@ -260,13 +297,17 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
         reply: ReplyAttr,
     ) {
         if self.replay.is(request.pid()) {
-            return guard("setattr", || reply_attr(reply, known(self.volume.getattr(ino.0, None))));
+            return guard("setattr", || self.reply_attr(reply, known(self.volume.getattr(ino.0, None))));
         }
         guard("setattr", || {
             let mode = mode.map(|mode| mode & 0o7777);
+            let (uid, gid) = match (given(uid, self.owner.uid), given(gid, self.owner.gid)) {
+                (Ok(uid), Ok(gid)) => (uid, gid),
+                (Err(e), _) | (_, Err(e)) => return reply.error(errno(&e)),
+            };
             let set = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
             let done = self.volume.setattr(caller(request), ino.0, handle.map(untag), set);
-            reply_attr(reply, known(done));
+            self.reply_attr(reply, known(done));
         });
     }
 
@@ -289,7 +330,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
                 .and(regular)
                 .and_then(|()| self.volume.mknod(caller(request), name.as_bytes(), mode & 0o7777));
             match made {
-                Ok(attr) => reply.entry(&TTL, &file_attr(&attr), GENERATION),
+                Ok(attr) => reply.entry(&TTL, &self.attr(&attr), GENERATION),
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -364,7 +405,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
                     .done_again(Change::Created(name.to_owned()))
                     .and_then(|()| self.volume.lookup(name))
                 {
-                    Ok(attr) => created(reply, &attr, self.open_again(attr.ino)),
+                    Ok(attr) => created(reply, &self.attr(&attr), self.open_again(attr.ino)),
                     Err(e) => reply.error(errno(&e)),
                 }
             });
@@ -382,7 +423,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
                         .map(|handle| (attr, handle, admitted))
                 });
             match made {
-                Ok((attr, handle, admitted)) => created(reply, &attr, (handle, admitted)),
+                Ok((attr, handle, admitted)) => created(reply, &self.attr(&attr), (handle, admitted)),
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -539,7 +580,7 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
                 // Gone since the listing was made.
                 let Ok(attr) = found else { continue };
                 let name = OsStr::from_bytes(name);
-                if reply.add(INodeNo(attr.ino), next, name, &TTL, &file_attr(&attr), GENERATION) {
+                if reply.add(INodeNo(attr.ino), next, name, &TTL, &self.attr(&attr), GENERATION) {
                     if ino != ROOT {
                         self.volume.forget(attr.ino, 1);
                     }
@@ -732,11 +773,14 @@ fn opened(reply: ReplyOpen, (handle, Admitted { mode, backing }): (FileHandle, A
     }
 }
 
-fn created(reply: ReplyCreate, attr: &Attr, (handle, Admitted { mode, backing }): (FileHandle, Admitted)) {
-    let attr = file_attr(attr);
+fn created(
+    reply: ReplyCreate,
+    attr: &FileAttr,
+    (handle, Admitted { mode, backing }): (FileHandle, Admitted),
+) {
     match backing {
-        Some(id) => reply.created_passthrough(&TTL, &attr, GENERATION, handle, open_flags(mode), &id),
-        None => reply.created(&TTL, &attr, GENERATION, handle, open_flags(mode)),
+        Some(id) => reply.created_passthrough(&TTL, attr, GENERATION, handle, open_flags(mode), &id),
+        None => reply.created(&TTL, attr, GENERATION, handle, open_flags(mode)),
     }
 }
 
@@ -776,13 +820,6 @@ fn known<T>(result: Result<T>) -> Result<T> {
 fn reply_empty(reply: ReplyEmpty, result: Result<()>) {
     match result {
         Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, result: Result<Attr>) {
-    match result {
-        Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
         Err(e) => reply.error(errno(&e)),
     }
 }
@@ -832,23 +869,12 @@ fn time(time: TimeOrNow) -> SystemTime {
     }
 }
 
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.blocks,
-        atime: attr.atime,
-        mtime: attr.mtime,
-        ctime: attr.ctime,
-        crtime: UNIX_EPOCH,
-        kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
-        perm: (attr.mode & 0o7777) as u16,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
+/// To whom a file is to be given, where all seem to belong to `shown`: nobody but them.
+fn given(to: Option<u32>, shown: Option<u32>) -> Result<Option<u32>> {
+    match (to, shown) {
+        (Some(to), Some(shown)) if to != shown => Err(Error::NotPermitted),
+        (Some(_), Some(_)) => Ok(None),
+        (to, _) => Ok(to),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A mount for one test, taken down whatever happens.
 
 use super::passing::Passing;
-use crate::fs::adapter::{Serving, Settings, serve};
+use crate::fs::adapter::{Owner, Serving, Settings, serve};
 use crate::fs::kernel::Kernel;
 use crate::fs::mount::{MountOptions, detach_stale, mount, unmount};
 use std::ffi::CString;
@@ -34,7 +34,13 @@ impl Rig {
         let volume = Arc::new(Passing::new(&dir.path().join("raw")));
         let kernel = Kernel::new();
         let connection = mount(&dir.path().join("mnt"), &options).expect("mounts");
-        let settings = Settings { target: dir.path().join("mnt"), threads: 2, passthrough, replayer: None };
+        let settings = Settings {
+            target: dir.path().join("mnt"),
+            threads: 2,
+            passthrough,
+            replayer: None,
+            owner: Owner::default(),
+        };
         let serving = serve(volume.clone(), connection, runtime.handle().clone(), kernel.clone(), settings);
         Rig { volume, kernel, serving: Some(serving.expect("serves")), _runtime: runtime, dir }
     }
