@@ -28,11 +28,13 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 pub fn awaited(done: impl Fn() -> bool) -> (bool, Duration) {
     let begun = Instant::now();
     loop {
+        let looked = Instant::now();
         let over = done();
         if over || begun.elapsed() > PATIENCE {
             return (over, begun.elapsed());
         }
-        std::thread::sleep(Duration::from_millis(50));
+        // Looking is work for those who are waited for.
+        std::thread::sleep(Duration::from_millis(50).max(9 * looked.elapsed()));
     }
 }
 
