@@ -111,6 +111,8 @@ fn listing(status: &Value, pace: Option<Pace>) -> Vec<(&'static str, String)> {
         format!("{} {wait} for you: syncfs conflicts", many(n, "conflict copy"))
     });
     lines.push(("conflicts", conflicts));
+    let ignored = some(number("ignored"));
+    lines.push(("ignored", ignored.map(|n| format!("{} by .syncfsignore, here alone", many(n, "file")))));
     let left_alone = some(number("left_alone"));
     lines.push(("left alone", left_alone.map(|n| many(n, "entry"))));
     let missed = some(number("missing_at_mount"));
@@ -205,7 +207,7 @@ mod tests {
             "mount": "/mnt/shared", "store": "/mnt/shared", "replica": "00ab",
             "peer": {"address": "hostb:7377", "replica": "00cd", "connected": true, "rtt_ms": 0.31, "clock_skew_ms": -12},
             "files": 3001, "bytes": 1_073_741_824u64, "pending_files": 1, "pending_bytes": 30_000_000, "missing_bytes": 0,
-            "conflicts": 2, "paused": null, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500,
+            "conflicts": 2, "paused": null, "ignored": 0, "left_alone": 0, "trash": {"entries": 3, "bytes": 4096}, "sent_bytes": 500,
             "received_bytes": 1500, "saved_bytes": 2000, "bwlimit": 512_000, "cache": {"limit": 1000, "used": 500, "pinned": 100},
         });
         assert_eq!(

@@ -21,6 +21,7 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::FileCut;
 use crate::model::file::File;
 use crate::model::ids::{FileId, LogPosition};
+use crate::model::ignore::IGNORE_FILE;
 use crate::model::judge::{BodyVerdict, PlaceVerdict, Verdict, judge, judge_again};
 use crate::model::message::{Ack, Message};
 use crate::model::name::Name;
@@ -382,6 +383,9 @@ impl Host {
         after.news.into_iter().for_each(|told| self.events.tell(told));
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
+        if after.seen.iter().any(is_about_patterns) {
+            let _ = self.triggers.send(Trigger::Patterns);
+        }
         after.seen.into_iter().for_each(|change| self.kernel.changed(change));
         for id in after.whole {
             let _ = self.fetch.finished.send(Some(id));
@@ -431,6 +435,15 @@ impl After {
         if !data.shadows.is_empty() {
             self.shadowed.push(node.clone());
         }
+    }
+}
+
+fn is_about_patterns(change: &Change) -> bool {
+    let is = |name: &[u8]| name == IGNORE_FILE.as_bytes();
+    match change {
+        Change::Created(name) | Change::Modified(name) | Change::Deleted(name, _) => is(name),
+        Change::Renamed(from, to) => is(from) || is(to),
+        Change::Attributes(_) => false,
     }
 }
 

@@ -96,12 +96,17 @@ impl Worker for Cutter {
             turn = Turn::Idle;
         }
         let more: Vec<Trigger> = self.triggers.try_iter().take(BATCH - 1).collect();
+        if first.is_some() {
+            host.look_at_patterns();
+        }
         for trigger in first.into_iter().chain(more) {
             match trigger {
                 Trigger::Cut(files, process) => host.cut(&files, process),
                 Trigger::Changed(files, process) => self.changed(host, &files, process),
                 Trigger::Fresh(file) if host.options.interval.is_some() => self.changed(host, &[file], None),
                 Trigger::Fresh(file) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
+                // They are looked at whatever comes.
+                Trigger::Patterns => {}
                 Trigger::Tick => self.tick(host),
                 Trigger::Backlog => {
                     let waits = host.cut_backlog(std::mem::replace(&mut self.begun, true));
@@ -170,7 +175,7 @@ impl Host {
         let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
             let outbound = self.outbound.lock();
-            share.unthanked().union(&outbound.asked).copied().collect()
+            self.to_tell(&share).chain(outbound.asked.iter().copied()).collect()
         };
         let mut seen = BTreeSet::new();
         let mut waits = Vec::new();
@@ -207,10 +212,17 @@ impl Host {
         together.into_iter().collect()
     }
 
+    /// Those of `files` that the peer is to hear of.
+    fn without_what_stays(&self, share: &Share, files: Vec<FileId>) -> Vec<FileId> {
+        let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
+        files.into_iter().filter(|id| !stays(id)).collect()
+    }
+
     /// These move together from here on.
     pub(super) fn bind(&self, share: &mut Share, files: &[FileId]) -> store::Result<()> {
-        if !share.are_bonded(files) {
-            self.commit(share, Record::Bonded { files: files.to_vec() })?;
+        let files = self.without_what_stays(share, files.to_vec());
+        if !share.are_bonded(&files) {
+            self.commit(share, Record::Bonded { files })?;
         }
         Ok(())
     }
@@ -264,10 +276,10 @@ impl Host {
     /// nothing to tell of any.
     fn members(&self, seeds: &[FileId]) -> store::Result<Option<BTreeSet<FileId>>> {
         let mut share = self.share.lock();
-        let mut members: BTreeSet<FileId> = seeds.iter().copied().collect();
+        let mut members = BTreeSet::from_iter(self.without_what_stays(&share, seeds.to_vec()));
         // Who is bonded with one of them may be open together with others.
         loop {
-            let together = self.open_with(members.iter());
+            let together = self.without_what_stays(&share, self.open_with(members.iter()));
             self.bind(&mut share, &together)?;
             let more: BTreeSet<FileId> = together.iter().flat_map(|s| share.bonded(*s)).collect();
             if more == members {
@@ -315,7 +327,7 @@ impl Host {
         // What only answers the peer is as the peer has it, each file by itself.
         let together = match self.only_receives() {
             true => members.iter().copied().collect(),
-            false => self.open_with(members.iter()),
+            false => self.without_what_stays(&share, self.open_with(members.iter())),
         };
         if together.iter().flat_map(|id| share.bonded(*id)).any(outside) {
             return Ok(false);

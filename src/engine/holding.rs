@@ -9,6 +9,7 @@ use crate::model::cache::Cache;
 use crate::model::codec;
 use crate::model::file::File;
 use crate::model::ids::FileId;
+use crate::model::ignore::is_ignore_file;
 use crate::model::limits::AHEAD_BYTES;
 use crate::model::share::Share;
 use crate::store::{self, Backing, Space, Stat};
@@ -71,7 +72,7 @@ impl Holding {
 
     /// Whether all of a file is to be held, though nobody reads it.
     pub(super) fn wants_all(&self, file: &File) -> bool {
-        file.name.is_some() && (file.pinned || self.cache.is_none())
+        file.name.as_ref().is_some_and(|name| file.pinned || self.cache.is_none() || is_ignore_file(name))
     }
 
     /// Whether so many bytes of a file may be brought over because the peer has changed it.

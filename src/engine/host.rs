@@ -25,12 +25,13 @@ use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use crate::model::group::Writers;
 use crate::model::ids::FileId;
+use crate::model::ignore::Patterns;
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::model::version::Version;
-use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn, Random};
+use crate::store::{self, At, Backing, Content, Identity, Journal, Lsn, Random, Stamp};
 use crate::wire::Key;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -101,6 +102,8 @@ pub struct Host {
     pub(super) trash: Trash,
     pub(super) brake: Mutex<Brake>,
     pub(super) holding: Holding,
+    /// What stays here, and the file that says so.
+    pub(super) patterns: RwLock<(Patterns, Option<Stamp>)>,
     pub(super) before: Before,
     /// When this life began.
     pub(super) began: tokio::time::Instant,

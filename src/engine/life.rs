@@ -74,6 +74,7 @@ impl Host {
             trash: recovered.trash,
             brake,
             holding,
+            patterns: RwLock::default(),
             before,
             began: tokio::time::Instant::now(),
             applying: RwLock::new(()),
@@ -119,6 +120,7 @@ impl Host {
         host.journal.sync(host.journal.end())?;
         host.backing.clear_staging()?;
         host.checkpoint(false)?;
+        host.look_at_patterns();
         Ok(host)
     }
 

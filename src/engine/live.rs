@@ -307,7 +307,7 @@ impl Host {
     pub(super) fn is_level(&self) -> bool {
         let share = self.share.lock();
         let nothing = match self.options.direction.receives() {
-            false => share.unthanked().is_empty(),
+            false => self.to_tell(&share).next().is_none(),
             // What was changed here alone is nobody else's.
             true => true,
         };

@@ -250,7 +250,7 @@ impl Host {
             for &file in batch {
                 let Some(f) = share.file(file).filter(|f| f.name.is_some()) else { continue };
                 // Whoever changes it from here on has a node before the change is in the journal.
-                if !f.is_plain() || self.nodes.find(file).is_some() {
+                if !f.is_plain() || self.stays_here(f) || self.nodes.find(file).is_some() {
                     continue;
                 }
                 let Some(name) = f.name.as_ref() else { continue };
@@ -287,7 +287,9 @@ impl Host {
                 About::Sizes => !meeting.known.contains(id),
                 About::Content => meeting.alike.contains(id),
             };
-            share.names().filter(|(_, id)| compared(id)).map(|(n, id)| (id, n.clone())).collect()
+            let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
+            let compared = share.names().filter(|(_, id)| compared(id) && !stays(id));
+            compared.map(|(n, id)| (id, n.clone())).collect()
         };
         let mut entries = Vec::with_capacity(files.len());
         for (file, name) in files {
@@ -425,7 +427,8 @@ impl Host {
     fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<(Name, Ino)>> {
         let others: Vec<(FileId, Name, bool)> = {
             let share = self.share.lock();
-            let others = share.names().filter(|(_, id)| !kept.contains(id));
+            let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
+            let others = share.names().filter(|(_, id)| !kept.contains(id) && !stays(id));
             others.map(|(name, id)| (id, name.clone(), share.file(id).is_some_and(|f| f.partial))).collect()
         };
         let mut gone = Vec::with_capacity(others.len());

@@ -22,7 +22,7 @@
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
 //!    trash, the cache (after the fetcher's state, and before what is in use), the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
-//!    `random`, `hints`, `signatures`, and the ring of events)
+//!    `random`, `hints`, `signatures`, `patterns`, and the ring of events)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
 //! disk happen under 2 and 3 where the operation itself is that wait.
@@ -63,6 +63,7 @@ mod gathered;
 mod hints;
 mod holding;
 mod host;
+mod ignoring;
 mod inbound;
 mod kept;
 mod life;

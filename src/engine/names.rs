@@ -218,9 +218,7 @@ impl Host {
         let file = share.file(id).ok_or(Error::NotFound)?;
         let (partial, missing, told) = (file.partial, file.missing.clone(), !file.is_untold());
         let known = as_acknowledged(file);
-        if group.len() > 1 {
-            self.commit(&mut share, Record::Bonded { files: group.clone() })?;
-        }
+        self.bind(&mut share, &group)?;
         let lsn = self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
         drop(share);
         if partial {

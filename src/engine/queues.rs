@@ -55,6 +55,8 @@ pub enum Trigger {
     Fresh(FileId),
     /// The peer waits for it, or somebody for both sides to be level: these files together, now.
     Cut(Vec<FileId>, Option<u32>),
+    /// The peer may have changed what stays on this host.
+    Patterns,
     /// All that waits for the tick is cut now.
     Tick,
     /// The peer listens: everything it does not have.

@@ -29,7 +29,7 @@ pub struct Residency {
     /// Bytes of it that are here.
     pub held: u64,
     pub pinned: bool,
-    /// `synced`, `pending`, `partial` or `conflict`.
+    /// `synced`, `pending`, `partial`, `conflict` or `ignored`.
     pub state: &'static str,
 }
 
@@ -37,8 +37,9 @@ pub struct Residency {
 pub(super) const PREFIX: &[u8] = b"user.syncfs.";
 
 impl Residency {
-    fn of(name: &Name, file: &File) -> Residency {
+    fn of(name: &Name, file: &File, stays: bool) -> Residency {
         let state = match () {
+            () if stays => "ignored",
             () if is_conflict_copy(name) => "conflict",
             () if !file.is_thanked() => "pending",
             () if !file.is_whole() => "partial",
@@ -81,13 +82,13 @@ impl Host {
     /// The same; `None` where there is no such file.
     pub fn residency_of(&self, name: &Name) -> Option<Residency> {
         let share = self.share.lock();
-        share.file(share.named(name)?).map(|file| Residency::of(name, file))
+        share.file(share.named(name)?).map(|file| Residency::of(name, file, self.stays_here(file)))
     }
 
     fn residency_by_id(&self, id: FileId) -> Option<Residency> {
         let share = self.share.lock();
         let file = share.file(id)?;
-        Some(Residency::of(file.name.as_ref()?, file))
+        Some(Residency::of(file.name.as_ref()?, file, self.stays_here(file)))
     }
 
     /// All of the file is held from here on, whatever the cache is; or no more so.

@@ -37,6 +37,8 @@ pub struct Status {
     pub missing_bytes: u64,
     pub awaited_bytes: u64,
     pub conflicts: u64,
+    /// Files that the peer does not hear of, because `.syncfsignore` says so.
+    pub ignored: u64,
     pub left_alone: u64,
     /// Files that were missing from the directory when it was mounted, and come back from the peer.
     pub missing_at_mount: u64,
@@ -106,11 +108,15 @@ impl Host {
         let (entries, trash_bytes) = self.trash.total();
         let share = self.share.lock();
         let (mut bytes, mut dirty, mut missing, mut conflicts, mut files, mut pinned) = (0, 0, 0, 0, 0, 0);
-        let (mut pending_bytes, mut missing_bytes, mut awaited_bytes) = (0, 0, 0);
+        let (mut pending_bytes, mut missing_bytes, mut awaited_bytes, mut staying) = (0, 0, 0, 0);
         for (_, file) in share.files() {
             let Some(name) = &file.name else { continue };
             files += 1;
             bytes += file.size;
+            if self.stays_here(file) {
+                staying += 1;
+                continue;
+            }
             dirty += file.dirty.len();
             missing += file.missing.len();
             pending_bytes += (file.dirty.len() * CHUNK).min(file.size);
@@ -137,16 +143,17 @@ impl Host {
             },
             files,
             bytes,
-            pending_files: if receives { 0 } else { share.unthanked().len() as u64 },
+            pending_files: if receives { 0 } else { share.unthanked().len() as u64 - staying },
             pending_bytes: if receives { 0 } else { pending_bytes },
             direction: self.options.direction.word().to_owned(),
-            held_back: receives.then(|| share.unthanked().len() as u64),
+            held_back: receives.then(|| share.unthanked().len() as u64 - staying),
             interval: self.options.interval.map(|interval| interval.as_secs()),
             dirty_chunks: if receives { 0 } else { dirty },
             missing_chunks: missing,
             missing_bytes,
             awaited_bytes,
             conflicts,
+            ignored: staying,
             left_alone: self.left_alone as u64,
             missing_at_mount: self.missing,
             paused: self.brake.lock().held(),

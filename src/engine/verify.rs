@@ -76,7 +76,7 @@ impl Host {
         };
         let paused = held.map(|n| format!("deletes of the peer that wait for syncfs resume: {n}"));
         let parts = [
-            of("changed here and not yet on the peer", share.unthanked()),
+            of("changed here and not yet on the peer", &self.to_tell(&share).collect()),
             of("content not yet here", share.lacking()),
             of("uncertain after power loss", share.unsettled()),
             paused,
@@ -213,7 +213,8 @@ impl<'a> Verification<'a> {
         let names: Vec<(Name, u64)> = {
             let share = self.host.share.lock();
             let size = |id| share.file(id).map_or(0, |f| f.size);
-            share.names().map(|(name, id)| (name.clone(), size(id))).collect()
+            let stays = |id| share.file(id).is_some_and(|file| self.host.stays_here(file));
+            share.names().filter(|(_, id)| !stays(*id)).map(|(name, id)| (name.clone(), size(id))).collect()
         };
         self.report.files = names.len() as u64;
         self.report.bytes = names.iter().map(|name| name.1).sum();

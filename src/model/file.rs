@@ -11,6 +11,7 @@
 use super::chunk::{self, ChunkSet};
 use super::dirty::Dirty;
 use super::ids::{Seq, WriterId};
+use super::ignore::is_ignore_file;
 use super::limits::CHUNK;
 use super::name::Name;
 use super::sabotage::{Bug, planted};
@@ -155,7 +156,8 @@ impl File {
 
     /// What of it may go from this disk: the peer has it, and nobody here has said that it is to stay.
     pub fn can_go(&self, chunks: &Range<u64>) -> Vec<Range<u64>> {
-        let settled = self.name.is_some() && self.is_thanked() && !self.unsettled && !self.pinned;
+        let named = self.name.as_ref().is_some_and(|name| !is_ignore_file(name));
+        let settled = named && self.is_thanked() && !self.unsettled && !self.pinned;
         match settled || planted(Bug::EvictDirty) {
             true => {
                 self.missing.gaps(&(chunks.start..chunks.end.min(chunk::count(self.size)).max(chunks.start)))

@@ -30,6 +30,8 @@ pub const RECORD_BYTES: usize = 16 << 20;
 pub const DECODE_BYTES: usize = 32 << 20;
 /// The same for a value of our own disk: a file changed in millions of places is one such value.
 pub const OWN_DECODE_BYTES: usize = 1 << 30;
+/// Bytes of `.syncfsignore`; of a longer one nothing counts.
+pub const IGNORE_BYTES: usize = 64 << 10;
 /// Files in one cut.
 pub const CUT_FILES: usize = 65_536;
 /// Changed ranges of one file in one cut; past it neighbours are joined and unchanged chunks

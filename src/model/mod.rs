@@ -15,6 +15,7 @@ pub mod file;
 pub mod first;
 pub mod group;
 pub mod ids;
+pub mod ignore;
 pub mod judge;
 pub mod likeness;
 pub mod limits;

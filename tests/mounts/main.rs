@@ -16,12 +16,14 @@ mod directory;
 mod editing;
 mod first;
 mod fstab;
+mod ignoring;
 mod interval;
 mod life;
 mod locking;
 mod machine;
 mod mapping;
 mod names;
+mod owner;
 mod reading;
 #[path = "../common/rig.rs"]
 mod rig;
