@@ -20,6 +20,8 @@ for dir in etc usr/bin usr/sbin; do
     mount -t overlay -o "lowerdir=/$dir,upperdir=$1/new/$dir,workdir=$1/work/$dir" overlay "/$dir"
 done
 mount -t tmpfs tmpfs /run
+# Whatever is installed outside.
+rm -rf /etc/syncfs
 mkdir -m 700 /etc/syncfs
 cp "$2" /usr/bin/syncfs
 cp "$3" /usr/sbin/mount.syncfs
