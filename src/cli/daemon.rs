@@ -18,6 +18,7 @@ use crate::fs::adapter::{self, Owner, Settings};
 use crate::fs::kernel::Kernel;
 use crate::fs::mount::{self, MountOptions};
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -51,6 +52,11 @@ pub struct Plan {
 /// Serves until the mount is gone. `ready` is called once, when the directory works; if it fails,
 /// nobody waits for the mount any more and it goes.
 pub fn run(plan: &Plan, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
+    // A file is kept open for each that the peer has yet to decide on, and for each that a program has open.
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }) {
+        tracing::warn!("can't open more files at once than {:?}: {error}", files.current);
+    }
     let runtime = Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build();
     let runtime = runtime.context("can't start threads")?;
     let served = serve(plan, ready, runtime.handle());

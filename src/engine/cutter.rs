@@ -132,6 +132,8 @@ impl Worker for Cutter {
             self.tick(host);
         }
         host.announce_now();
+        // Those for whom there was room may have had nothing to tell.
+        host.make_use_of_room();
         turn
     }
 }
@@ -311,7 +313,15 @@ impl Host {
             if !wanted {
                 continue;
             }
-            let Ok(file) = self.data_file(node, data, false) else { continue };
+            let file = match self.data_file(node, data, false) {
+                Ok(file) => file,
+                // Gone behind our back.
+                Err(error) if error.errno() == libc::ENOENT => continue,
+                Err(error) => {
+                    let source = std::io::Error::from_raw_os_error(error.errno());
+                    return Err(store::Error::Io { what: "opening a file for a cut".into(), source });
+                }
+            };
             self.be_sure(node, &file).map_err(|source| store::Error::Io {
                 what: "bringing the size of a file into line".into(),
                 source: std::io::Error::from_raw_os_error(source.errno()),

@@ -1,12 +1,13 @@
 //! What we have told the peer in this session and it has not yet decided.
 //!
 //! Invariants: a flight is here from its announcement until the peer accepts or thanks it, or the
-//! session ends; `busy` are exactly the files of large flights, and each is in one.
+//! session ends; `busy` are exactly the files of large flights, and each is in one; there is no more content on its way, and no
+//! more is frozen for it, than the limits say and one cut.
 
 use super::node::Held;
 use crate::model::cut::Cut;
 use crate::model::ids::{FileId, Seq};
-use crate::model::limits::INFLIGHT_BYTES;
+use crate::model::limits::{FROZEN_FILES, INFLIGHT_BYTES};
 use crate::model::message::Begin;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +32,10 @@ pub struct Outbound {
     pub announced: BTreeSet<FileId>,
     /// Files that the peer asked for, acknowledged or not.
     pub asked: BTreeSet<FileId>,
-    /// Files to be cut as soon as there is room.
+    /// Files to be cut as soon as something of them has come, or has landed.
     pub waiting: BTreeSet<FileId>,
+    /// Files to be cut as soon as there is room.
+    crowd: BTreeSet<FileId>,
     /// Cuts taken and not yet announced: first they must be durable here.
     pub ready: Vec<Cut>,
     pub flights: BTreeMap<Seq, Flight>,
@@ -47,12 +50,26 @@ impl Outbound {
     /// it is for others to come first, they wait.
     pub fn may_cut(&mut self, members: &BTreeSet<FileId>) -> Option<u64> {
         let session = self.session()?;
-        let busy = members.iter().any(|m| self.busy.contains(m));
-        if busy || self.bytes > INFLIGHT_BYTES {
+        if members.iter().any(|m| self.busy.contains(m)) {
             self.waiting.extend(members);
             return None;
         }
+        if self.room() == 0 {
+            self.crowd.extend(members);
+            return None;
+        }
         Some(session)
+    }
+
+    /// Files that may be frozen now.
+    fn room(&self) -> usize {
+        if self.bytes > INFLIGHT_BYTES { 0 } else { FROZEN_FILES.saturating_sub(self.busy.len()) }
+    }
+
+    /// Those that waited for room, as many as there is room for.
+    pub fn admit(&mut self) -> Vec<FileId> {
+        let room = self.room();
+        std::iter::from_fn(|| self.crowd.pop_first()).take(room).collect()
     }
 
     /// The session in which something may be told.
@@ -77,6 +94,7 @@ impl Outbound {
         let after = flight.process.into_iter().flat_map(same).collect();
         for &file in &flight.files {
             self.waiting.remove(&file);
+            self.crowd.remove(&file);
             self.asked.remove(&file);
             if flight.large {
                 self.busy.insert(file);
@@ -137,6 +155,25 @@ mod tests {
         assert_eq!(outbound.take_off(6, flight(true, Some(7), 6)), [1]);
         outbound.land(1);
         assert_eq!(outbound.take_off(7, flight(true, Some(7), 7)), [6]);
+    }
+
+    #[test]
+    fn no_more_is_frozen_than_there_is_room_for_and_the_rest_comes_in_turn() {
+        let mut outbound = Outbound::default();
+        for n in 0..FROZEN_FILES as u64 {
+            assert!(may_cut(&mut outbound, n));
+            outbound.take_off(n + 1, flight(true, None, n));
+        }
+        let late = FROZEN_FILES as u64..FROZEN_FILES as u64 + 3;
+        assert!(late.clone().rev().all(|n| !may_cut(&mut outbound, n)));
+        assert_eq!(outbound.admit(), []);
+        outbound.land(1);
+        outbound.land(2);
+        assert_eq!(outbound.admit(), [file(late.start), file(late.start + 1)]);
+        assert!(may_cut(&mut outbound, late.start));
+        outbound.land(3);
+        assert_eq!(outbound.admit(), [file(late.start + 2)]);
+        assert_eq!(outbound.admit(), []);
     }
 
     #[test]

@@ -52,6 +52,13 @@ impl Host {
                 let _ = self.triggers.send(Trigger::Cut(vec![file], None));
             }
         }
+        self.make_use_of_room();
+    }
+
+    /// Cuts what waited for room, if there is any.
+    pub(super) fn make_use_of_room(&self) {
+        let admitted = self.outbound.lock().admit();
+        admitted.into_iter().for_each(|file| _ = self.triggers.send(Trigger::Cut(vec![file], None)));
     }
 
     /// The peer has made these durable.

@@ -41,6 +41,8 @@ pub const CUT_RANGES: usize = 65_536;
 pub const INLINE_BYTES: u64 = 1 << 20;
 /// Content bytes in announcements not yet answered; past it cuts wait and merge.
 pub const INFLIGHT_BYTES: u64 = 16 << 20;
+/// Files whose content is kept as it was announced, each by an open file, until the peer has decided; past it cuts wait.
+pub const FROZEN_FILES: usize = 2048;
 /// Bytes asked for in one `Retrieve`.
 pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
 /// Bytes asked for at once by who has something like it, most of which need not travel.

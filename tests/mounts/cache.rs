@@ -176,6 +176,23 @@ fn plain(dir: &Path) -> BTreeMap<OsString, Item> {
 }
 
 #[test]
+fn a_host_that_may_open_few_files_announces_many_all_the_same() {
+    let mut pair = pair();
+    let files = 600;
+    for n in 0..files {
+        pair.a.save(format!("file {n}"), &noise(n, 2_000));
+    }
+    pair.a.start();
+    let daemon = format!("--pid={}", pair.a.daemon().id());
+    run(Path::new("/"), &["prlimit", &daemon, "--nofile=200:200"]);
+    pair.b.start();
+    pair.a.flush();
+    assert_eq!(pair.b.ls().len() as u64, files);
+    assert!(pair.b.has("file 599", &noise(599, 2_000)));
+    finish(pair);
+}
+
+#[test]
 fn all_files_are_listed_with_their_sizes_and_du_and_df_show_what_is_held() {
     let pair = with_files(&[("big", 30 * MB), ("mid", 3 * MB), ("odd", 2 * MB + 345)]);
     let list = |host: &Host| -> Vec<String> {
