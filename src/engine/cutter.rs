@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Cuts made durable together.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 
 /// A file that stays open is cut this long after its first uncut write at the latest.
 const CUT_AFTER: Duration = Duration::from_secs(1);

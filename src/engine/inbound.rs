@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Cuts made durable together.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 /// After an error of the disk, changes of the peer are tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 /// Files synced one by one; of more, the whole file system is.
