@@ -26,6 +26,8 @@ struct Cli {
 pub enum Command {
     /// Make the key that both hosts of a share need
     Keygen(Keygen),
+    /// Give another host this one's key: shows a code, which is typed there
+    Pair(Pair),
     /// Mount DIR and keep it the same as on the peer; returns when the mount is ready
     Mount(Mount),
     /// Show how a share is doing
@@ -86,6 +88,23 @@ pub struct Guard {
 #[derive(Debug, clap::Args)]
 pub struct Keygen {
     /// Where the key goes [default: $XDG_CONFIG_HOME/syncfs/key, for root /etc/syncfs/key]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Pair {
+    /// The host that shows the code; left out, this one shows a code and waits ten minutes for who types it, and if it has no
+    /// key, makes one then
+    #[arg(value_name = "HOST[:PORT]", requires = "code")]
+    pub host: Option<String>,
+    /// The code, with or without its dash
+    #[arg(value_name = "CODE")]
+    pub code: Vec<String>,
+    /// Where to wait for the other host
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7377", conflicts_with = "host")]
+    pub listen: SocketAddr,
+    /// Where the key lies, or goes [default: $XDG_CONFIG_HOME/syncfs/key, for root /etc/syncfs/key]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
@@ -517,6 +536,20 @@ mod tests {
         let known = ["new-peer", "store", "peer", "read-timeout", "help", "nonsense"].map(takes);
         let [nothing, path, value] = [Takes::Nothing, Takes::Path, Takes::Value].map(Some);
         assert_eq!(known, [nothing, path, value, value, None, None]);
+    }
+
+    #[test]
+    fn a_code_is_typed_with_a_dash_or_a_space_and_not_without_a_host() {
+        let pair = |line| match parsed(line) {
+            Ok(Command::Pair(pair)) => (pair.host, pair.code.concat()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(pair("syncfs pair"), (None, String::new()));
+        for line in ["syncfs pair b 1234-5678", "syncfs pair b 1234- 5678"] {
+            assert_eq!(pair(line), (Some("b".to_owned()), "1234-5678".to_owned()));
+        }
+        assert_eq!(parsed("syncfs pair b").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(parsed("syncfs pair b 1 --listen 127.0.0.1:1").unwrap_err(), ErrorKind::ArgumentConflict);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::api::request::Request;
 use crate::fs::mount;
 use crate::model::name::Name;
 use anyhow::Context;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,6 +93,15 @@ fn only() -> Result<Client, Failure> {
         Some((_, client)) => Ok(client),
         None => Err(Failure::other("you have no share mounted on this host")),
     }
+}
+
+/// The mount of this user whose daemon waits for its peer at the port of `listen`.
+pub fn listening(listen: SocketAddr, places: &Places) -> Option<PathBuf> {
+    places.sockets().ok()?.iter().find_map(|socket| {
+        let status = Client::connect(socket).ok()??.ask(&Request::get("/status"), Some(AT_ONCE)).ok()?;
+        let theirs: SocketAddr = status["listen"].as_str()?.parse().ok()?;
+        (theirs.port() == listen.port()).then(|| PathBuf::from(status["mount"].as_str().unwrap_or_default()))
+    })
 }
 
 /// The mounted directory, for a message.

@@ -4,13 +4,12 @@
 //! a mount from working.
 
 use super::args;
-use super::client::{AT_ONCE, Client};
+use super::client;
 use super::config;
 use super::exit::{Exit, Failure, Outcome, say};
 use super::mount;
 use super::place::Places;
 use super::units::bytes;
-use crate::api::request::Request;
 use crate::fs::mount::{DEVICE, HELPER};
 use rustix::system::uname;
 use std::fmt;
@@ -18,7 +17,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The kernel that has passthrough.
 const PASSTHROUGH: (u32, u32) = (6, 9);
@@ -214,7 +213,7 @@ fn largest(limits: &str) -> Option<u64> {
 fn port(listen: SocketAddr, places: &Places) -> Finding {
     let (verdict, text) = match TcpListener::bind(listen) {
         Ok(_) => (Verdict::Ok, format!("{listen} is free")),
-        Err(e) if e.kind() == ErrorKind::AddrInUse => match who_listens(listen, places) {
+        Err(e) if e.kind() == ErrorKind::AddrInUse => match client::listening(listen, places) {
             Some(mount) => (Verdict::Ok, format!("{listen} is where {} waits for its peer", mount.display())),
             None => (
                 Problem,
@@ -226,15 +225,6 @@ fn port(listen: SocketAddr, places: &Places) -> Finding {
         Err(e) => (Problem, format!("nobody can wait at {listen}: {e}; another one with --listen")),
     };
     Finding::new("port", verdict, text)
-}
-
-/// The mount of this user whose daemon waits there.
-fn who_listens(listen: SocketAddr, places: &Places) -> Option<PathBuf> {
-    places.sockets().ok()?.iter().find_map(|socket| {
-        let status = Client::connect(socket).ok()??.ask(&Request::get("/status"), Some(AT_ONCE)).ok()?;
-        let theirs: SocketAddr = status["listen"].as_str()?.parse().ok()?;
-        (theirs.port() == listen.port()).then(|| PathBuf::from(status["mount"].as_str().unwrap_or_default()))
-    })
 }
 
 #[cfg(test)]

@@ -6,11 +6,7 @@ use super::place::Places;
 use crate::wire::key::Key;
 
 pub fn run(args: args::Keygen) -> Outcome {
-    let path = match args.key_file {
-        // As the other host will need it spelled out, too.
-        Some(path) => std::path::absolute(path).map_err(Failure::other)?,
-        None => Places::here().key()?,
-    };
+    let path = Places::here().key_at(args.key_file.as_deref())?;
     Key::generate(&path).map_err(Failure::other)?;
     let path = path.display();
     say(format_args!(

@@ -1,7 +1,7 @@
 //! Floor 4: the face.
 //!
 //! Reading order: [`args`] and [`options`] (what may be asked), [`exit`] (how a command ends),
-//! [`place`] and [`config`] (where things lie, and what a name stands for), then the commands: `keygen`, [`mount`] with
+//! [`place`] and [`config`] (where things lie, and what a name stands for), then the commands: `keygen`, `pair`, [`mount`] with
 //! [`background`], [`daemon`], `guard`, `replay`, `manager` and [`log`] (a daemon's life), the commands that ask it over the control socket
 //! ([`client`], [`api`](crate::api)), and [`demo`].
 //!
@@ -28,6 +28,7 @@ mod log;
 mod manager;
 mod mount;
 pub mod options;
+mod pair;
 mod place;
 mod process;
 mod replay;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Keygen(args) => keygen::run(args),
+        Command::Pair(args) => pair::run(args),
         Command::Mount(args) => mount::run(args),
         Command::Status(args) if args.watch => watch::run(&args),
         Command::Status(args) => status::run(&args),

@@ -127,11 +127,7 @@ fn peer(args: &args::Mount) -> Result<String, Failure> {
 
 /// Where a key lies that can be used.
 pub fn key_file(args: &args::Mount, places: &Places) -> Result<PathBuf, Failure> {
-    let path = match &args.key_file {
-        // The daemon leaves the working directory.
-        Some(path) => std::path::absolute(path).with_context(|| format!("can't find {}", path.display()))?,
-        None => places.key()?,
-    };
+    let path = places.key_at(args.key_file.as_deref())?;
     Key::load(&path).map_err(Failure::other)?;
     Ok(path)
 }

@@ -62,6 +62,17 @@ impl Places {
         })
     }
 
+    /// The key that was `named`, else the one to use, as a whole path: a daemon leaves the working directory, and the other
+    /// host needs it spelled out.
+    pub fn key_at(&self, named: Option<&Path>) -> Result<PathBuf, Failure> {
+        match named {
+            Some(path) => {
+                Ok(std::path::absolute(path).with_context(|| format!("can't find {}", path.display()))?)
+            }
+            None => self.key(),
+        }
+    }
+
     /// Where configs lie; `None` where HOME is needed to tell and is not set.
     pub fn configs(&self) -> Option<&Path> {
         self.settings.as_deref()

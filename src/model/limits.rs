@@ -78,6 +78,8 @@ pub const STORM_FILES: u64 = 100;
 pub const JOURNAL_ROOM: u64 = 1 << 20;
 /// Connections that have not yet proved that they hold the key.
 pub const STRANGERS: usize = 64;
+/// Answers to those who say that they know a pairing's code; after as many failures it is worthless.
+pub const PAIR_TRIES: u32 = 3;
 /// Acknowledgements in one `Thanks`.
 pub const ACKS: usize = 65_536;
 /// Feature names in a greeting, and bytes in one.

@@ -10,8 +10,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "no key at {path}. Make one with\n  syncfs keygen --key-file {path}\nand copy it to the other \
-         host, for instance with\n  scp -p {path} OTHERHOST:{path}",
+        "no key at {path}. Pair this host with the other one: `syncfs pair` shows how. Or make a key with\n  \
+         syncfs keygen --key-file {path}\nand copy it to the other host, for instance with\n  \
+         scp -p {path} OTHERHOST:{path}",
         path = path.display()
     )]
     KeyMissing { path: PathBuf },
@@ -50,6 +51,21 @@ pub enum Error {
     /// Not a failure: another connection to the same peer lives.
     #[error("the connection to {address} is not needed, another one lives")]
     Superfluous { address: SocketAddr },
+
+    #[error("that is not a code: a code is eight digits, as in 1234-5678")]
+    NotACode,
+    #[error("what answers at {address} shows no code: say `syncfs pair` there")]
+    NotPairing { address: SocketAddr },
+    #[error(
+        "that is not the code that {address} shows, or somebody between the two hosts pretends to be the other one"
+    )]
+    WrongCode { address: SocketAddr },
+    #[error("somebody at {} tried a wrong code", address.ip())]
+    Guessed { address: SocketAddr },
+    #[error("{} could not keep the key, and says why", address.ip())]
+    NotKept { address: SocketAddr },
+    #[error("the connection to {} was lost before that host said that it has the key", address.ip())]
+    Unconfirmed { address: SocketAddr },
 
     #[error("the peer sent a frame of {0} bytes, more than is allowed")]
     FrameTooLong(usize),

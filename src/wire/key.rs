@@ -1,13 +1,16 @@
 //! The share's key: a file of 32 random bytes, the same on both hosts.
 //!
 //! Invariants: the bytes are never printed and are wiped from memory after use; a key that others on
-//! this host can read is not used; an existing file is never overwritten.
+//! this host can read is not used; an existing file is never overwritten, and there is never half a key.
 
 use super::error::{Error, Result};
+use super::system::random_number;
+use hkdf::Hkdf;
+use sha2::Sha256;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
 
 /// Bytes in a key.
@@ -35,11 +38,29 @@ impl Key {
     /// # Errors
     /// [`Error::KeyExists`] if there is anything at `path`; [`Error::KeyFile`] otherwise.
     pub fn generate(path: &Path) -> Result<()> {
-        let key = Key::random().map_err(|source| Error::KeyFile { path: path.into(), source })?;
-        write_new(path, &key.0).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => Error::KeyExists { path: path.into() },
-            _ => Error::KeyFile { path: path.into(), source },
-        })
+        Key::random().map_err(|source| Error::KeyFile { path: path.into(), source })?.store(path)
+    }
+
+    /// Writes this key to `path`, as [`Key::generate`] does; after an error nothing new is there.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn store(&self, path: &Path) -> Result<()> {
+        let failed = |source| Error::KeyFile { path: path.into(), source };
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // Written aside and then linked: at `path` there is all of it or nothing, whatever dies in between.
+        let aside = write_aside(parent, &self.0).map_err(failed)?;
+        let linked = std::fs::hard_link(&aside, path);
+        let removed = std::fs::remove_file(&aside);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::KeyExists { path: path.into() })
+            }
+            linked => linked.and(removed).and_then(|()| File::open(parent)?.sync_all()).map_err(failed),
+        }
     }
 
     /// Reads the key at `path`.
@@ -70,10 +91,23 @@ impl Key {
         Key(bytes)
     }
 
-    fn random() -> io::Result<Key> {
+    /// A new key.
+    ///
+    /// # Errors
+    /// Where the system gives no random numbers.
+    pub fn random() -> io::Result<Key> {
         let mut key = Key([0; KEY_BYTES]);
         super::system::random(&mut key.0)?;
         Ok(key)
+    }
+
+    /// Another key, which follows from this one, differs by `label` and tells nothing of this one.
+    pub(super) fn derive(&self, label: &[u8]) -> Key {
+        let mut key = Key([0; KEY_BYTES]);
+        Hkdf::<Sha256>::new(None, &self.0)
+            .expand(label, &mut key.0)
+            .expect("a few bytes are always to be had");
+        key
     }
 
     pub(super) fn bytes(&self) -> &[u8; KEY_BYTES] {
@@ -81,20 +115,18 @@ impl Key {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // Half a key would stand in the way of the next attempt.
-        let _ = std::fs::remove_file(path);
-        return Err(error);
+/// Makes `bytes` durable in a new file of `dir`, which is made where it is missing, for the owner's eyes only.
+fn write_aside(dir: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let path = dir.join(format!(".syncfs-key-{:016x}", random_number()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    match file.write_all(bytes).and_then(|()| file.sync_all()) {
+        Ok(()) => Ok(path),
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            Err(error)
+        }
     }
-    File::open(parent)?.sync_all()
 }
 
 #[cfg(test)]
@@ -121,6 +153,14 @@ mod tests {
         write(&path, "precious").unwrap();
         assert!(matches!(Key::generate(&path), Err(Error::KeyExists { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn keys_that_follow_from_one_differ_by_their_label() {
+        let key = Key::from_bytes([7; KEY_BYTES]);
+        let [a, b, again] = ["a", "b", "a"].map(|label| key.derive(label.as_bytes()).0);
+        assert!(a == again && a != b && a != key.0);
     }
 
     #[test]

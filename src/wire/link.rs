@@ -9,11 +9,12 @@
 
 use super::accept;
 use super::context::{Admit, Context, FLUSH, Session, Shared, Signal};
-use super::dial::{self, Peer};
+use super::dial;
 use super::error::{Error, Result};
 use super::key::Key;
 use super::log::Complaints;
 use super::outbox::{Class, Outbox};
+use super::peer::Peer;
 use super::stage::Stage;
 use super::terms::Terms;
 use super::tls::Tls;

@@ -97,7 +97,7 @@ async fn host(id: u128, listen: SocketAddr, peer: impl ToString) -> Host {
     host_with(id, KEY, listen, peer.to_string(), Arc::new(|_| Ok(()))).await
 }
 
-fn any() -> SocketAddr {
+pub fn any() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
@@ -109,7 +109,7 @@ fn free() -> SocketAddr {
     ([127, a | 128, b, c], 7377).into()
 }
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(30), what).await.expect("not in time")
 }
 
@@ -171,16 +171,16 @@ impl Host {
 }
 
 /// Carries bytes between two hosts, counts and records them, and can stop or tear.
-struct Relay {
-    address: SocketAddr,
+pub struct Relay {
+    pub address: SocketAddr,
     callers: Arc<AtomicU64>,
     bytes: Arc<[AtomicU64; 2]>,
-    seen: Arc<Mutex<Vec<u8>>>,
+    pub seen: Arc<Mutex<Vec<u8>>>,
     torn: watch::Sender<u64>,
     open: watch::Sender<bool>,
 }
 
-async fn relay(to: SocketAddr) -> Relay {
+pub async fn relay(to: SocketAddr) -> Relay {
     let listener = TcpListener::bind(any()).await.unwrap();
     let relay = Relay {
         address: listener.local_addr().unwrap(),
@@ -233,7 +233,7 @@ impl Relay {
     }
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|w| w == needle)
 }
 

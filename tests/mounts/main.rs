@@ -24,6 +24,7 @@ mod machine;
 mod mapping;
 mod names;
 mod owner;
+mod pairing;
 mod reading;
 #[path = "../common/rig.rs"]
 mod rig;
