@@ -116,7 +116,8 @@ pub struct Mount {
     /// directory of that name is here: that one is ./NAME
     #[arg(value_name = "DIR|NAME")]
     pub dir: PathBuf,
-    /// The other host
+    /// The other host; auto in the place of HOST finds it on the local network, where it is mounted with auto, too, and
+    /// listens at the same port
     #[arg(long, value_name = "HOST[:PORT]")]
     pub peer: Option<String>,
     /// Where to wait for the peer

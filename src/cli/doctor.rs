@@ -11,18 +11,21 @@ use super::mount;
 use super::place::Places;
 use super::units::bytes;
 use crate::fs::mount::{DEVICE, HELPER};
+use crate::wire::Peer;
 use rustix::system::uname;
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel that has passthrough.
 const PASSTHROUGH: (u32, u32) = (6, 9);
 /// What the kernel may grow a connection's buffers to, unless somebody made it less; bytes.
 const BUFFER: u64 = 4 << 20;
+/// What the kernel says of network interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// Where fusermount3 finds what ordinary users may do.
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
@@ -75,6 +78,9 @@ pub fn run(args: args::Doctor) -> Outcome {
         Ok(path) => Finding::new("key", Verdict::Ok, path.display()),
         Err(failure) => Finding::new("key", Problem, failure),
     });
+    if mount.peer.as_deref().and_then(|peer| peer.parse::<Peer>().ok()).is_some_and(|peer| peer.is_auto()) {
+        findings.push(multicast(Path::new(INTERFACES)));
+    }
     if args.config.is_some() {
         let mut obstacles = mount::obstacles(&mount, &places);
         obstacles.retain(|failure| findings.iter().all(|finding| finding.text != failure.message));
@@ -210,6 +216,30 @@ fn largest(limits: &str) -> Option<u64> {
     limits.split_whitespace().nth(2)?.parse().ok()
 }
 
+/// Whether a peer can be found on a local network: by an interface that is up, has neighbours and carries multicast.
+fn multicast(interfaces: &Path) -> Finding {
+    let wanted = libc::IFF_UP | libc::IFF_MULTICAST;
+    let carries = |flags: i32| flags & (wanted | libc::IFF_LOOPBACK) == wanted;
+    let flags = |dir: PathBuf| {
+        let text = std::fs::read_to_string(dir.join("flags")).ok()?;
+        i32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    };
+    let entries = interfaces.read_dir().into_iter().flatten().flatten();
+    let found = entries.filter(|entry| flags(entry.path()).is_some_and(carries));
+    let mut names: Vec<String> =
+        found.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let (verdict, text) = match names.is_empty() {
+        true => (
+            Problem,
+            "`--peer auto` finds nobody: no network interface is up that carries multicast; name the host with --peer"
+                .to_owned(),
+        ),
+        false => (Verdict::Ok, format!("on {}; UDP port 5353 has to be open", names.join(", "))),
+    };
+    Finding::new("multicast", verdict, text)
+}
+
 fn port(listen: SocketAddr, places: &Places) -> Finding {
     let (verdict, text) = match TcpListener::bind(listen) {
         Ok(_) => (Verdict::Ok, format!("{listen} is free")),
@@ -247,6 +277,20 @@ mod tests {
         );
         assert_eq!(largest("4096\t131072\t6291456\n"), Some(6_291_456));
         assert_eq!(largest("4096"), None);
+    }
+
+    #[test]
+    fn an_interface_carries_multicast_only_where_it_is_up_and_leads_somewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let verdict = || multicast(dir.path()).verdict;
+        for (name, flags) in [("lo", "0x1049"), ("down", "0x1002"), ("tun", "0x41")] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("flags"), format!("{flags}\n")).unwrap();
+            assert_eq!(verdict(), Problem, "{name}");
+        }
+        std::fs::create_dir(dir.path().join("eth0")).unwrap();
+        std::fs::write(dir.path().join("eth0/flags"), "0x1003\n").unwrap();
+        assert_eq!(verdict(), Verdict::Ok);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::units::many;
 use crate::engine::{Host, Status};
+use crate::wire::Peer;
 use sd_notify::NotifyState;
 use std::sync::Weak;
 use std::time::Duration;
@@ -64,7 +65,10 @@ fn tell(state: &NotifyState) {
 /// One line.
 fn summary(status: &Status, peer: &str) -> String {
     let some = |n: u64, what: String| (n > 0).then_some(what);
-    let connection = if status.peer.connected { "connected with" } else { "not connected with" };
+    let connected = status.peer.connected;
+    let connection = if connected { "connected with" } else { "not connected with" };
+    let found = connected && peer.parse::<Peer>().is_ok_and(|peer| peer.is_auto());
+    let peer = if found { &status.peer.address } else { peer };
     let paused =
         status.paused.map(|n| format!("paused, {} of the peer wait for `syncfs resume`", many(n, "delete")));
     let parts = [

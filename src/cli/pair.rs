@@ -40,6 +40,9 @@ pub fn run(args: args::Pair) -> Outcome {
         None => pairing.show(args.listen, &places, &runtime),
         Some(host) => {
             let peer: Peer = host.parse().map_err(|e: Error| Failure::new(Exit::Usage, e))?;
+            if peer.is_auto() {
+                return Err(Failure::new(Exit::Usage, "say which host shows the code: a name or an address"));
+            }
             let code = args.code.concat().parse().map_err(|e: Error| Failure::new(Exit::Usage, e))?;
             runtime.block_on(pairing.take(&peer, &code))
         }
@@ -126,7 +129,11 @@ impl Pairing {
     }
 
     fn next(&self, host: &str) {
-        say(format_args!("Next, on this host:\n  syncfs mount DIR --peer {host}{}", self.option));
+        say(format_args!(
+            "Next, on this host:\n  syncfs mount DIR --peer {host}{}\n\
+             or, where both are on one local network and the other host says so, too, with --peer auto",
+            self.option
+        ));
     }
 }
 

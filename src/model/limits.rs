@@ -80,6 +80,9 @@ pub const JOURNAL_ROOM: u64 = 1 << 20;
 pub const STRANGERS: usize = 64;
 /// Answers to those who say that they know a pairing's code; after as many failures it is worthless.
 pub const PAIR_TRIES: u32 = 3;
+/// Hosts with our key that are remembered as seen on the local network, and addresses of one.
+pub const SEEN_HOSTS: usize = 16;
+pub const SEEN_ADDRESSES: usize = 16;
 /// Acknowledgements in one `Thanks`.
 pub const ACKS: usize = 65_536;
 /// Feature names in a greeting, and bytes in one.

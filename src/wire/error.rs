@@ -27,10 +27,17 @@ pub enum Error {
 
     #[error("can't listen on {address}: {source}; name another address with --listen ADDR:PORT")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("{text:?} is not a peer: write HOST, HOST:PORT or [IPV6]:PORT")]
+    #[error("{text:?} is not a peer: write HOST, HOST:PORT, [IPV6]:PORT, or auto for HOST")]
     PeerAddress { text: String },
     #[error("can't find the peer {peer}: {source}")]
     Resolve { peer: String, source: io::Error },
+    #[error("can't search the local network for the peer: {0}")]
+    Search(String),
+    #[error(
+        "no host with this share's key and port {port} announces itself on the local network; is it up, mounted with \
+         --peer auto as well, and UDP port 5353 open?"
+    )]
+    NotSeen { port: u16 },
     #[error("can't reach the peer at {address}: {source}")]
     Connect { address: SocketAddr, source: io::Error },
     #[error("peer at {address} does not hold this share's key: copy the key file from one host to the other")]

@@ -9,7 +9,8 @@
 
 use super::accept;
 use super::context::{Admit, Context, FLUSH, Session, Shared, Signal};
-use super::dial;
+use super::dial::{self, Whereabouts};
+use super::discovery::Discovery;
 use super::error::{Error, Result};
 use super::key::Key;
 use super::log::Complaints;
@@ -45,7 +46,7 @@ pub struct Config {
     pub bwlimit: Option<u64>,
     /// Where to listen; `None`: only dial.
     pub listen: Option<SocketAddr>,
-    /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`; resolved anew at each dial.
+    /// As [`Peer`] reads it; found anew at each dial.
     pub peer: String,
     pub admit: Admit,
 }
@@ -91,10 +92,11 @@ pub struct Events {
 }
 
 impl Link {
-    /// Binds the listener, then listens and dials on the current runtime until closed.
+    /// Binds the listener, then listens and dials on the current runtime until closed; where the peer is `auto`, it also
+    /// announces this host on the local network and looks for the other one.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::PeerAddress`].
+    /// [`Error::Listen`], [`Error::PeerAddress`], [`Error::Search`].
     pub async fn start(config: Config) -> Result<(Link, Events)> {
         let peer: Peer = config.peer.parse()?;
         let tls = Tls::new(&config.key).map_err(|e| Error::Broken(std::io::Error::other(e)))?;
@@ -106,6 +108,10 @@ impl Link {
             }
         };
         let listen = listener.as_ref().and_then(|l| l.local_addr().ok());
+        let discovery = match peer.is_auto() {
+            true => Some(Discovery::start(&config.key, listen, peer.port())?),
+            false => None,
+        };
         let cancel = CancellationToken::new();
         let shared = Arc::new(Shared {
             stage: Stage::new(),
@@ -136,6 +142,14 @@ impl Link {
         if let Some(listener) = listener {
             context.spawn(accept::run(context.clone(), listener));
         }
+        let peer = match discovery {
+            None => Whereabouts::Named(peer),
+            Some((discovery, seen)) => {
+                // Not cut off when the link closes, but told, for it has a word to say.
+                shared.tasks.spawn(discovery.run(shared.shut.clone()));
+                Whereabouts::Seen(seen)
+            }
+        };
         context.spawn(dial::run(context.clone(), peer));
         let guard = Arc::new(shared.cancel.clone().drop_guard());
         Ok((Link { shared: shared.clone(), listen, _guard: guard }, Events { events, shared }))

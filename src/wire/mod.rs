@@ -2,7 +2,7 @@
 //!
 //! One authenticated, encrypted TCP connection to the one peer, kept up for as long as the daemon
 //! runs. Reading order: [`link`] (what the engine sees), `dial` and `accept` (how a connection comes
-//! about), `peer` (where to dial), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`, `writer`,
+//! about), `peer` and `discovery` with `sightings` and `beacon` (where to dial), `connection` (its life), `greeting`, `stage` (which of several connections lives), `session`, `writer`,
 //! `outbox`, `frame`, [`compression`]; beneath them `terms` (what both sides can do), `context` (what the tasks share), [`key`], `tls`, `socket`, `system`.
 //! Beside all that, [`pair`] and [`code`]: how a host gets the key of another.
 //!
@@ -11,11 +11,13 @@
 //! [`limits`](crate::model::limits).
 
 mod accept;
+mod beacon;
 pub mod code;
 pub mod compression;
 mod connection;
 mod context;
 mod dial;
+mod discovery;
 pub mod error;
 pub mod frame;
 pub mod greeting;
@@ -28,6 +30,7 @@ pub mod pair;
 mod pair_tests;
 mod peer;
 pub mod session;
+mod sightings;
 mod socket;
 mod stage;
 mod strangers;

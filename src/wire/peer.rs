@@ -1,4 +1,4 @@
-//! Where the peer is: at a host that has a name or an address.
+//! Where the peer is: at a host that has a name or an address, or wherever on the local network its announcement is seen.
 //!
 //! Invariant: a name is resolved anew each time, for hosts move.
 
@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 /// Where syncfs listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7377;
+/// In the place of a host: the one that is found by its announcement.
+const AUTO: &str = "auto";
 /// To find out a host's addresses.
 const RESOLVE: Duration = Duration::from_secs(10);
 /// For one of the peer's addresses, where it has several.
@@ -27,7 +29,7 @@ pub struct Peer {
 impl std::str::FromStr for Peer {
     type Err = Error;
 
-    /// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address.
+    /// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address; `auto` is a host, too.
     fn from_str(text: &str) -> Result<Peer> {
         let bad = || Error::PeerAddress { text: text.into() };
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
@@ -62,9 +64,18 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
+    /// Whether it is to be found by its announcement.
+    pub fn is_auto(&self) -> bool {
+        self.host == AUTO
+    }
+
     /// As it was written, without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// All addresses that the host has now; there is one at least.
@@ -116,5 +127,11 @@ mod tests {
         for text in ["", ":1", "a:", "a:0", "a:70000", "[::1", "[::1]9", "a b", "a:b:c", "[]:1"] {
             assert!(text.parse::<Peer>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn auto_stands_for_the_host_and_leaves_the_port() {
+        let auto = |text: &str| text.parse::<Peer>().map(|peer| (peer.is_auto(), peer.port())).unwrap();
+        assert_eq!([auto("auto"), auto("auto:9"), auto("auto.:9")], [(true, 7377), (true, 9), (false, 9)]);
     }
 }

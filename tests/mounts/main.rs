@@ -2,7 +2,7 @@
 //! ordinary tools on one side is found on the other, and in the raw directories after unmounting.
 //!
 //! Needs /dev/fuse and root or fusermount3, and the tools that the tests run: coreutils, sed, tar,
-//! rsync, util-linux, attr, bash, curl.
+//! rsync, util-linux, attr, bash, curl, iproute2.
 
 mod api;
 mod brakes;
@@ -13,6 +13,7 @@ mod conflicts;
 mod costs;
 mod direction;
 mod directory;
+mod discovery;
 mod editing;
 mod first;
 mod fstab;
