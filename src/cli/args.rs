@@ -8,14 +8,19 @@ use super::units;
 use crate::model::direction::Direction;
 use crate::model::first::FirstSync;
 use clap::builder::TypedValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use std::any::TypeId;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// As the README has them.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 5 try again later (the peer is not there, time ran out), \
+                          7 failed for good, 11 done but conflict copies wait";
+
 #[derive(Debug, Parser)]
-#[command(name = "syncfs", version, about, arg_required_else_help = true)]
+#[command(name = "syncfs", version, about, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -121,7 +126,7 @@ pub struct Mount {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub peer: Option<String>,
     /// Where to wait for the peer
-    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7377")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7377", value_parser = address)]
     pub listen: SocketAddr,
     /// The directory that holds the files and the state [default: DIR itself]
     #[arg(long, value_name = "DIR")]
@@ -181,7 +186,7 @@ pub struct Mount {
     #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(..=0xffff_fffe))]
     pub gid: Option<u32>,
     /// Show the share to browsers of this machine, and its figures to Prometheus; nothing can be changed there
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub http: Option<SocketAddr>,
     /// Let --http show it to whoever reaches ADDR, and is no browser of this machine alone
     #[arg(long, requires = "http")]
@@ -375,8 +380,11 @@ pub struct Demo {
 pub fn parse(words: Vec<OsString>) -> Result<Command, clap::Error> {
     let command = Cli::try_parse_from(&words)?.command;
     let Command::Mount(mount) = &command else { return Ok(command) };
-    let spelled = options::spell_out(&mount.options, &mount_options())
-        .map_err(|text| Cli::command().error(clap::error::ErrorKind::UnknownArgument, text))?;
+    let spelled = options::spell_out(&mount.options, &mount_options(), hint).map_err(|text| {
+        let mut cli = Cli::command();
+        cli.build();
+        mount_command_mut(&mut cli).error(ErrorKind::UnknownArgument, text)
+    })?;
     // Right after `mount`, because after a `--` they would be taken for a directory.
     let mut again = words;
     again.splice(2..2, spelled.long.into_iter().map(OsString::from));
@@ -433,6 +441,19 @@ pub fn takes(long: &str) -> Option<Takes> {
     })
 }
 
+/// What to do about `word`, which is no option of `mount`, where options are written with `_`.
+pub fn hint(word: &str) -> String {
+    let long = format!("--{}", word.replace('_', "-"));
+    let words = ["syncfs", "mount", "/", &long].map(OsString::from);
+    let refused = Mount::parse(Cli::command(), &words).err();
+    match refused.as_ref().and_then(|error| error.get(ContextKind::SuggestedArg)) {
+        Some(ContextValue::String(like)) => {
+            format!("did you mean {}?", like.trim_start_matches('-').replace('-', "_"))
+        }
+        _ => "`syncfs mount --help` lists all, and --cache-size is written cache_size here".to_owned(),
+    }
+}
+
 /// All that may be asked.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -448,6 +469,10 @@ fn mount_command(cli: &clap::Command) -> &clap::Command {
     cli.find_subcommand("mount").expect("mount is a command")
 }
 
+fn mount_command_mut(cli: &mut clap::Command) -> &mut clap::Command {
+    cli.find_subcommand_mut("mount").expect("mount is a command")
+}
+
 fn first_sync() -> impl clap::builder::TypedValueParser<Value = FirstSync> {
     let words = clap::builder::PossibleValuesParser::new(FirstSync::ALL.map(FirstSync::word));
     let by_word = |word: String| FirstSync::ALL.into_iter().find(|mode| mode.word() == word);
@@ -458,6 +483,12 @@ fn direction() -> impl clap::builder::TypedValueParser<Value = Direction> {
     let words = clap::builder::PossibleValuesParser::new(Direction::ALL.map(Direction::word));
     let by_word = |word: String| Direction::ALL.into_iter().find(|direction| direction.word() == word);
     words.map(move |word| by_word(word).expect("only these words pass"))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "not an address in digits with a port: 127.0.0.1:7380, or [::]:7377 for all addresses of this host".to_owned()
+    })
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -477,7 +508,6 @@ fn seconds(text: &str) -> Result<std::time::Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::error::ErrorKind;
 
     fn parsed(line: &str) -> Result<Command, ErrorKind> {
         parse(line.split(' ').map(OsString::from).collect()).map_err(|e| e.kind())
@@ -551,6 +581,16 @@ mod tests {
         }
         assert_eq!(parsed("syncfs pair b").unwrap_err(), ErrorKind::MissingRequiredArgument);
         assert_eq!(parsed("syncfs pair b 1 --listen 127.0.0.1:1").unwrap_err(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn what_is_not_known_may_mean_something() {
+        assert_eq!(hint("cachesize"), "did you mean cache_size?");
+        assert_eq!(hint("keyfile"), "did you mean key_file?");
+        assert!(hint("nofail").contains("syncfs mount --help"));
+        let refused = parse("syncfs mount /d -o peer=b,bwlmit=1M".split(' ').map(OsString::from).collect());
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("did you mean bwlimit?") && text.contains("Usage: syncfs mount"), "{text}");
     }
 
     #[test]

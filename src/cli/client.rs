@@ -70,8 +70,8 @@ fn at(dir: &Path) -> Result<Client, Failure> {
     let shown = dir.display();
     Err(Failure::other(match is_mounted(&dir)? {
         true => format!(
-            "{shown} is mounted, but its daemon is gone or another user's; a dead mount goes with\n  \
-             fusermount3 -u {shown}"
+            "{shown} is mounted, but no daemon of yours serves it: another user's answers to that user alone; one that \
+             was killed comes back when it is mounted again as before, or its dead mount goes with\n  syncfs unmount {shown}"
         ),
         false => format!("{shown} is not mounted"),
     }))
@@ -91,7 +91,7 @@ fn only() -> Result<Client, Failure> {
     }
     match found.pop() {
         Some((_, client)) => Ok(client),
-        None => Err(Failure::other("you have no share mounted on this host")),
+        None => Err(none()?),
     }
 }
 
@@ -102,6 +102,17 @@ pub fn listening(listen: SocketAddr, places: &Places) -> Option<PathBuf> {
         let theirs: SocketAddr = status["listen"].as_str()?.parse().ok()?;
         (theirs.port() == listen.port()).then(|| PathBuf::from(status["mount"].as_str().unwrap_or_default()))
     })
+}
+
+/// What to say where no daemon of this user answers.
+fn none() -> Result<Failure, Failure> {
+    let mounts = mount::mounts().map_err(Failure::other)?;
+    let mounts: Vec<String> = mounts.iter().map(|mount| mount.target.display().to_string()).collect();
+    let message = "you have no share mounted on this host";
+    Ok(Failure::other(match mounts.is_empty() {
+        true => format!("{message}; one is mounted with\n  syncfs mount DIR --peer HOST"),
+        false => format!("{message}; these are dead, or another user's:\n  {}", mounts.join("\n  ")),
+    }))
 }
 
 /// The mounted directory, for a message.

@@ -67,10 +67,9 @@ pub fn directory(word: &Path, places: &Places) -> Result<PathBuf, Failure> {
     match named(word, places)? {
         Some(config) => place::resolve(&config.dir),
         None => place::resolve(word).map_err(|failure| match path_of(word, places) {
-            Some(path) => Failure::new(
-                failure.exit,
-                format_args!("{failure}\nnor is there a config {}", path.display()),
-            ),
+            Some(path) => {
+                Failure::new(failure.exit, format_args!("{failure}, nor a config {}", path.display()))
+            }
             None => failure,
         }),
     }
@@ -197,11 +196,10 @@ impl Setting {
             return Ok(());
         }
         let word = match args::takes(&long) {
-            None => {
-                return Err(format!(
-                    "{key} is not known; what is lists `syncfs mount --help`, here with _ for -, without the first two"
-                ));
+            None if matches!(self.value, Value::Odd("table")) => {
+                return Err(format!("there are no sections in a config: remove the line [{key}]"));
             }
+            None => return Err(format!("{key} is not known; {}", args::hint(key))),
             Some(Takes::Nothing) if !switch()? => return Ok(()),
             Some(Takes::Nothing) => format!("--{long}"),
             Some(Takes::Path) => format!("--{long}={}", whole_path(key, &self.value)?),
@@ -276,14 +274,15 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_file_line_and_key() {
         for (lines, told) in [
-            ("\npear = 'x'", "/c/x.toml:3: pear is not known"),
+            ("\npear = 'x'", "/c/x.toml:3: pear is not known; did you mean peer?"),
+            ("cachesize = '1G'", ":2: cachesize is not known; did you mean cache_size?"),
             ("help = true", ":2: help is not known"),
-            ("nofail = true", ":2: nofail is not known"),
+            ("nofail = true", ":2: nofail is not known; `syncfs mount --help` lists all"),
             ("new_peer = 'true'", ":2: new_peer is either on or off"),
             ("ro = 1", ":2: ro is either on or off"),
             ("peer = true", ":2: peer needs a value"),
             ("peer = ['a', 'b']", ":2: peer takes one text or number, not a TOML array"),
-            ("[mount]\npeer = 'a'", ":2: mount is not known"),
+            ("[mount]\npeer = 'a'", ":2: there are no sections in a config: remove the line [mount]"),
             ("store = 's'", ":2: store needs a whole path"),
             ("listen = '7377'", ":2: listen: invalid value '7377'"),
             ("direction = 'up'", "[possible values: both, send, receive]"),

@@ -17,6 +17,7 @@ use crate::engine::{self, Host};
 use crate::fs::adapter::{self, Owner, Settings};
 use crate::fs::kernel::Kernel;
 use crate::fs::mount::{self, MountOptions};
+use crate::wire;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -102,7 +103,9 @@ fn live(
     host: &Arc<Host>,
     signals: Signals,
 ) -> Result<Past, Failure> {
-    let connection = mount::mount(&plan.mount, &mount_options(plan)).map_err(Failure::other)?;
+    let connection = mount::mount(&plan.mount, &mount_options(plan)).map_err(|error| {
+        Failure::other(format_args!("{error}\nwhat this host lacks for a mount is told by\n  syncfs doctor"))
+    })?;
     if let Err(error) = guard::post(&plan.mount) {
         tracing::warn!("nobody stands by for the case that this daemon is killed: {error:#}");
     }
@@ -168,7 +171,7 @@ fn begin(
     over: watch::Receiver<Option<Result<(), Failure>>>,
     runtime: &Handle,
 ) -> Result<Server, Failure> {
-    host.connect().map_err(fatal)?;
+    host.connect().map_err(alone)?;
     let share = Share { host: host.clone(), mount: plan.mount.clone(), socket: plan.socket.clone(), over };
     let server = Server::open(&plan.socket, share.clone(), runtime)?;
     if let Some(address) = plan.http {
@@ -176,11 +179,30 @@ fn begin(
         let listener = TcpListener::bind(address).with_context(shown);
         if let Err(error) = listener.and_then(|listener| server.also(listener, Web(share))) {
             server.close();
-            return Err(Failure::new(Exit::Fatal, format_args!("{error:#}")));
+            return Err(Failure::new(Exit::Fatal, format_args!("{error:#}; name another port with --http")));
         }
         tracing::info!("shown at http://{address}");
     }
     Ok(server)
+}
+
+/// Why the peer can't come in; of a port that is taken also by whom, and that the other host must hear of another one.
+fn alone(error: engine::Error) -> Failure {
+    match &error {
+        engine::Error::Wire(wire::Error::Listen { address, source })
+            if source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let port = address.port();
+            Failure::new(
+                Exit::Fatal,
+                format_args!(
+                    "{error}, and on the other host --peer THISHOST:PORT; who has this port is told by\n  \
+                     ss -ltnp 'sport = :{port}'"
+                ),
+            )
+        }
+        _ => fatal(error),
+    }
 }
 
 fn mount_options(plan: &Plan) -> MountOptions {

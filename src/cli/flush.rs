@@ -15,7 +15,7 @@ pub fn run(args: args::Flush) -> Outcome {
         None | Some(0) => Ok(Exit::Ok),
         Some(n) => {
             complain(&format_args!(
-                "both sides are level, but conflict copies wait for you: {n}; look for *.sync-conflict-*"
+                "both sides are level, but conflict copies wait for you: {n}; see `syncfs conflicts`"
             ));
             Ok(Exit::Conflicts)
         }

@@ -20,7 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts the guard of the mount at `target`. To be called on the thread that lives as long as this process.
 pub fn post(target: &Path) -> anyhow::Result<()> {
-    let breaker = mount::breaker(target)?;
+    // Its words have the cause in them.
+    let breaker = mount::breaker(target).map_err(|e| anyhow::anyhow!("{e}"))?;
     let mut guard = Command::new(std::env::current_exe().context("can't find this program")?);
     guard.arg("guard").arg(std::process::id().to_string());
     guard.stdin(Stdio::null()).stdout(breaker).stderr(Stdio::null());

@@ -11,7 +11,6 @@ use super::exit::{Exit, Failure, Outcome, complain, say};
 use super::log;
 use super::manager::Manager;
 use super::place::{self, Places};
-use super::units::bytes;
 use crate::api::request::Request;
 use crate::engine;
 use crate::fs::adapter::Owner;
@@ -65,25 +64,25 @@ pub fn run(args: args::Mount) -> Outcome {
 
 /// All that stands in the way of a mount and can be seen without mounting.
 pub fn obstacles(args: &args::Mount, places: &Places) -> Vec<Failure> {
-    let dir = config::directory(&args.dir, places);
+    let dir = config::directory(&args.dir, places).map_err(|failure| or_make(failure, &args.dir));
     // A dead mount is no directory, and goes.
     let is_dir = |dir: PathBuf| match client::is_mounted(&dir)? {
         true => Ok(()),
         false => a_directory(&dir),
     };
-    let store = args.store.as_deref().map_or(Ok(()), |store| a_directory(&place::resolve(store)?));
+    let store = args.store.as_deref().map_or(Ok(()), |store| a_directory(&resolve(store)?));
     let key = key_file(args, places).map(drop);
     let checks = [dir.and_then(is_dir), store, peer(args).map(drop), key, consistent(args)];
     checks.into_iter().filter_map(Result::err).collect()
 }
 
 fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
-    let dir = config::directory(&args.dir, places)?;
+    let dir = config::directory(&args.dir, places).map_err(|failure| or_make(failure, &args.dir))?;
     let peer = peer(&args)?;
     let key_file = key_file(&args, places)?;
     consistent(&args)?;
     let store = match args.store {
-        Some(path) => place::resolve(&path)?,
+        Some(path) => resolve(&path)?,
         None => dir.clone(),
     };
     Ok(Plan {
@@ -114,6 +113,21 @@ fn plan(args: args::Mount, places: &Places) -> Result<Plan, Failure> {
             mount: dir,
         },
     })
+}
+
+fn resolve(dir: &Path) -> Result<PathBuf, Failure> {
+    place::resolve(dir).map_err(|failure| or_make(failure, dir))
+}
+
+/// Why `dir` can't be found, and what to do where it is merely not there.
+fn or_make(failure: Failure, dir: &Path) -> Failure {
+    match dir.try_exists() {
+        Ok(false) => Failure::new(
+            failure.exit,
+            format_args!("{failure}; a directory is made with\n  mkdir -p {}", dir.display()),
+        ),
+        _ => failure,
+    }
 }
 
 fn peer(args: &args::Mount) -> Result<String, Failure> {
@@ -150,7 +164,10 @@ fn consistent(args: &args::Mount) -> Result<(), Failure> {
     if args.cache_size.is_some_and(|size| size < CACHE_BYTES) {
         return Err(Failure::new(
             Exit::Usage,
-            format_args!("--cache-size is less than {}: files could not be read", bytes(CACHE_BYTES)),
+            format_args!(
+                "--cache-size must be {}M at least: with less, files could not be read",
+                CACHE_BYTES >> 20
+            ),
         ));
     }
     if let Some(address) = args.http.filter(|address| !address.ip().is_loopback() && !args.http_public) {

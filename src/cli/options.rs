@@ -85,8 +85,12 @@ pub struct SpelledOut {
     pub unknown: Vec<String>,
 }
 
-/// Sorts `options`; `known` are the long options of the command.
-pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, String> {
+/// Sorts `options`; `known` are the long options of the command, `hint` says what may be meant by another word.
+pub fn spell_out(
+    options: &[String],
+    known: &[String],
+    hint: fn(&str) -> String,
+) -> Result<SpelledOut, String> {
     let mut out = SpelledOut::default();
     let sloppy = options.iter().any(|option| option.trim() == "sloppy");
     for option in options.iter().map(|o| o.trim()).filter(|o| !o.is_empty()) {
@@ -106,7 +110,7 @@ pub fn spell_out(options: &[String], known: &[String]) -> Result<SpelledOut, Str
                         .to_owned());
                 }
                 _ if sloppy => out.unknown.push(name.to_owned()),
-                _ => return Err(format!("mount option '{name}' is not known")),
+                _ => return Err(format!("mount option '{name}' is not known; {}", hint(name))),
             }
             continue;
         }
@@ -125,7 +129,8 @@ mod tests {
 
     fn spelled(options: &str) -> Result<SpelledOut, String> {
         let options: Vec<String> = options.split(',').map(str::to_owned).collect();
-        spell_out(&options, &["peer".to_owned(), "key-file".to_owned(), "new-peer".to_owned()])
+        let known = ["peer".to_owned(), "key-file".to_owned(), "new-peer".to_owned()];
+        spell_out(&options, &known, |word| format!("not {word}"))
     }
 
     #[test]
@@ -156,6 +161,7 @@ mod tests {
         let KernelOptions { read_only, allow_other, default_permissions, extra } = out.kernel;
         assert!(read_only && allow_other && default_permissions && extra == ["noexec"]);
         assert_eq!(spelled("noexec,exec").unwrap().kernel, KernelOptions::default());
-        assert!(spelled("remount").is_err() && spelled("PEER=x").is_err());
+        assert!(spelled("remount").is_err());
+        assert_eq!(spelled("PEER=x").unwrap_err(), "mount option 'PEER' is not known; not PEER");
     }
 }

@@ -15,7 +15,7 @@ pub fn run(args: &args::Residency, order: Order) -> Outcome {
     let mut exit = Exit::Ok;
     for file in &args.files {
         if let Err(failure) = each(file, order) {
-            complain(&format_args!("{}: {failure}", file.display()));
+            complain(&failure);
             exit = failure.exit;
         }
     }
@@ -23,11 +23,16 @@ pub fn run(args: &args::Residency, order: Order) -> Outcome {
 }
 
 fn each(file: &Path, order: Order) -> Result<(), Failure> {
-    let (mut client, name) = client::of_file(file)?;
-    let answer = client.ask(&order.request(&name), Some(AT_ONCE))?;
+    let (client, name) = client::of_file(file)?;
+    ask(client, &name, file, order)
+        .map_err(|failure| Failure::new(failure.exit, format_args!("{}: {failure}", file.display())))
+}
+
+fn ask(mut client: Client, name: &str, file: &Path, order: Order) -> Result<(), Failure> {
+    let answer = client.ask(&order.request(name), Some(AT_ONCE))?;
     let shown = file.display();
     match order {
-        Order::Pin => match fetch(&mut client, &name) {
+        Order::Pin => match fetch(&mut client, name) {
             Ok(size) => say(format_args!("{shown}: pinned, all of it is here, {}", bytes(size))),
             // The pin stands, and its content comes by itself.
             Err(failure) if failure.exit == Exit::TryAgain => {
@@ -37,7 +42,7 @@ fn each(file: &Path, order: Order) -> Result<(), Failure> {
         },
         Order::Unpin => say(format_args!("{shown}: may go from the cache again")),
         Order::Fetch => {
-            let size = fetch(&mut client, &name)?;
+            let size = fetch(&mut client, name)?;
             say(format_args!("{shown}: all of it is here, {}", bytes(size)));
         }
         Order::Free => {

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// How long what is under way is measured, so that it can be said how long it will take.
 const MEASURED: Duration = Duration::from_millis(500);
 
+/// How far clocks may be apart where nothing is wrong with them.
+const CLOCKS_AGREE: Duration = Duration::from_secs(1);
+
 /// Room for what a line is about.
 const LABEL: usize = 11;
 
@@ -150,8 +153,18 @@ fn connection(peer: &Value) -> Option<String> {
         address,
         state,
         peer["rtt_ms"].as_f64().map(|ms| format!("round trip {ms:.1} ms")),
-        peer["clock_skew_ms"].as_f64().map(|ms| format!("clock {ms:+.0} ms")),
+        peer["clock_skew_ms"].as_i64().map(clock),
     ])
+}
+
+/// How far the peer's clock is from this host's, of which it is `skew` milliseconds ahead.
+fn clock(skew: i64) -> String {
+    let apart = Duration::from_millis(skew.unsigned_abs());
+    match skew {
+        _ if apart < CLOCKS_AGREE => format!("clock {skew:+} ms"),
+        1.. => format!("its clock is {} ahead of this one", roughly(apart)),
+        _ => format!("its clock is {} behind this one", roughly(apart)),
+    }
 }
 
 /// What the peer lacks.
@@ -244,6 +257,13 @@ mod tests {
         let peer = json!({"connected": false, "last_error": "connection refused", "rtt_ms": null});
         assert_eq!(connection(&peer).unwrap(), "not connected: connection refused");
         assert!(shown(&json!({}), None).is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_in_words() {
+        let told = [-12, 999, 3 * 86_400_000, -90_000].map(clock);
+        let days = "its clock is 3 days ahead of this one";
+        assert_eq!(told, ["clock -12 ms", "clock +999 ms", days, "its clock is 2 min behind this one"]);
     }
 
     #[test]

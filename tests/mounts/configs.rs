@@ -56,7 +56,7 @@ fn a_directory_of_the_same_name_is_meant_with_a_slash_only() {
     said(&there("unmount shared"), 0);
     let neither = said(&there("mount other --peer b"), 1);
     assert!(neither.contains("there is no directory other"), "{neither}");
-    assert!(neither.contains("nor is there a config /etc/syncfs/other.toml"), "{neither}");
+    assert!(neither.contains("nor a config /etc/syncfs/other.toml"), "{neither}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod life;
 mod locking;
 mod machine;
 mod mapping;
+mod mistakes;
 mod names;
 mod owner;
 mod pairing;
