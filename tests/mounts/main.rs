@@ -33,6 +33,7 @@ mod rig;
 mod semantics;
 mod service;
 mod trash;
+mod users;
 mod verify;
 mod watching;
 mod wiped;
