@@ -2,10 +2,11 @@
 //! ordinary tools on one side is found on the other, and in the raw directories after unmounting.
 //!
 //! Needs /dev/fuse and root or fusermount3, and the tools that the tests run: coreutils, sed, tar,
-//! rsync, util-linux, attr, bash, curl, iproute2.
+//! rsync, util-linux, attr, bash, curl, iproute2. What is done in a browser is passed over where there is no chromium.
 
 mod api;
 mod brakes;
+mod browser;
 mod bwlimit;
 mod cache;
 mod configs;
@@ -26,6 +27,7 @@ mod mapping;
 mod mistakes;
 mod names;
 mod owner;
+mod page;
 mod pairing;
 mod reading;
 #[path = "../common/rig.rs"]
