@@ -10,9 +10,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "no key at {path}. Pair this host with the other one: `syncfs pair` shows how. Or make a key with\n  \
-         syncfs keygen --key-file {path}\nand copy it to the other host, for instance with\n  \
-         scp -p {path} OTHERHOST:{path}",
+        "no key at {path}. Pair the two hosts: say on one of them\n  \
+         syncfs pair --key-file {path}\nand on the other what that shows. Or make a key with\n  \
+         syncfs keygen --key-file {path}\non one of them only, and copy it to the other as that says",
         path = path.display()
     )]
     KeyMissing { path: PathBuf },

@@ -166,7 +166,10 @@ mod tests {
     #[test]
     fn a_missing_key_names_the_two_commands() {
         let text = Key::load(Path::new("/nowhere/key")).unwrap_err().to_string();
-        assert!(text.contains("syncfs keygen --key-file /nowhere/key") && text.contains("scp -p"), "{text}");
+        assert!(
+            text.contains("syncfs keygen --key-file /nowhere/key") && text.contains("syncfs pair"),
+            "{text}"
+        );
     }
 
     #[test]
