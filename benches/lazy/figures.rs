@@ -34,7 +34,7 @@ pub fn awaited(done: impl Fn() -> bool) -> (bool, Duration) {
             return (over, begun.elapsed());
         }
         // Looking is work for those who are waited for.
-        std::thread::sleep(Duration::from_millis(50).max(9 * looked.elapsed()));
+        std::thread::sleep(Duration::from_millis(50).max(2 * looked.elapsed()));
     }
 }
 
