@@ -383,7 +383,7 @@ impl Host {
         after.news.into_iter().for_each(|told| self.events.tell(told));
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
-        if after.seen.iter().any(is_about_patterns) {
+        if self.patterns.read().1.is_none() || after.seen.iter().any(is_about_patterns) {
             let _ = self.triggers.send(Trigger::Patterns);
         }
         after.seen.into_iter().for_each(|change| self.kernel.changed(change));

@@ -20,6 +20,7 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::Piece;
 use crate::model::file::File;
 use crate::model::ids::FileId;
+use crate::model::ignore::is_ignore_file;
 use crate::model::likeness::WORTH_BYTES;
 use crate::model::limits::{CHUNK, GROUP_BYTES, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
@@ -416,6 +417,9 @@ impl Host {
             {
                 self.backing.rename(At::Partial(id), At::Name(&name), RenameFlags::NOREPLACE)?;
                 self.commit(&mut share, Record::Published { file: id })?;
+                if is_ignore_file(&name) {
+                    let _ = self.triggers.send(Trigger::Patterns);
+                }
             }
             whole.push(id);
         }

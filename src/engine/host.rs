@@ -102,8 +102,8 @@ pub struct Host {
     pub(super) trash: Trash,
     pub(super) brake: Mutex<Brake>,
     pub(super) holding: Holding,
-    /// What stays here, and the file that says so.
-    pub(super) patterns: RwLock<(Patterns, Option<Stamp>)>,
+    /// What stays here, and the file that says so, if there is one; nothing of it is known before it was read once.
+    pub(super) patterns: RwLock<(Patterns, Option<Option<Stamp>>)>,
     pub(super) before: Before,
     /// When this life began.
     pub(super) began: tokio::time::Instant,

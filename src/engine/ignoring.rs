@@ -1,7 +1,8 @@
 //! Files that stay on this host, because `.syncfsignore` says so of their names.
 //!
 //! Invariants: what the peer has ever been told of does not stay here, whatever it is called, nor does what moves together with
-//! such a file; so whether a file stays depends on nothing but the share and the patterns, and nothing is written down of it.
+//! such a file; so whether a file stays depends on nothing but the share and the patterns, and nothing is written down of it. As
+//! long as it is not certain what the patterns are, everything stays that the peer was never told of.
 
 use super::host::Host;
 use super::queues::Trigger;
@@ -35,27 +36,33 @@ impl Host {
 
     fn try_look_at_patterns(&self) -> io::Result<()> {
         let name = Name::new(IGNORE_FILE.as_bytes()).expect("it is a name");
-        let is_partial = {
+        let is_plain = {
             let share = self.share.lock();
-            share.named(&name).and_then(|id| share.file(id)).map(|file| file.partial)
+            share.named(&name).and_then(|id| share.file(id)).map(|file| !file.partial && !file.unsettled)
         };
-        let found = match is_partial {
+        let found = match is_plain {
             // What it says has yet to come.
-            Some(true) => return Ok(()),
-            Some(false) => match self.backing.stat(At::Name(&name)) {
+            Some(false) => {
+                let mut patterns = self.patterns.write();
+                if patterns.1.is_none() {
+                    patterns.0 = Patterns::everything();
+                }
+                return Ok(());
+            }
+            Some(true) => match self.backing.stat(At::Name(&name)) {
                 Ok(stat) => Some(stamp(&stat)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             },
             None => None,
         };
-        if self.patterns.read().1 == found {
+        if self.patterns.read().1 == Some(found) {
             return Ok(());
         }
         let text = found.map_or(Ok(Vec::new()), |_| self.text_of(&name))?;
         let (patterns, wrong) = Patterns::parse(&text);
         wrong.iter().for_each(|wrong| tracing::warn!("{IGNORE_FILE}, {wrong}"));
-        let (before, _) = std::mem::replace(&mut *self.patterns.write(), (patterns, found));
+        let (before, _) = std::mem::replace(&mut *self.patterns.write(), (patterns, Some(found)));
         let share = self.share.lock();
         let stayed = |id: &FileId| share.file(*id).is_some_and(|file| stays_by(&before, file));
         for file in self.to_tell(&share).filter(stayed) {

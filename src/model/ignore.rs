@@ -50,6 +50,11 @@ impl Patterns {
         }
     }
 
+    /// All names.
+    pub fn everything() -> Patterns {
+        Patterns::parse(b"*").0
+    }
+
     pub fn match_name(&self, name: &Name) -> bool {
         let path = Path::new(OsStr::from_bytes(name.as_bytes()));
         !is_ignore_file(name) && self.0.matched(path, false).is_ignore()
@@ -80,6 +85,7 @@ mod tests {
     #[test]
     fn the_file_with_the_patterns_is_never_among_them() {
         assert!(matches("*", "anything") && !matches("*", IGNORE_FILE));
+        assert!(!Patterns::everything().match_name(&Name::new(IGNORE_FILE.as_bytes()).unwrap()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod brakes;
 mod cache;
 mod direction;
 mod first;
+mod ignoring;
 mod interval;
 mod matching;
 mod meeting;
