@@ -216,8 +216,7 @@ impl Host {
 
     /// Those of `files` that the peer is to hear of.
     fn without_what_stays(&self, share: &Share, files: Vec<FileId>) -> Vec<FileId> {
-        let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
-        files.into_iter().filter(|id| !stays(id)).collect()
+        files.into_iter().filter(|id| !self.stays_here_by_id(share, *id)).collect()
     }
 
     /// These move together from here on.

@@ -21,10 +21,14 @@ impl Host {
         stays_by(&self.patterns.read().0, file)
     }
 
+    /// The same of the file `id`, if there is one.
+    pub(super) fn stays_here_by_id(&self, share: &Share, id: FileId) -> bool {
+        share.file(id).is_some_and(|file| self.stays_here(file))
+    }
+
     /// The files of which the peer lacks something that it is to have.
     pub(super) fn to_tell<'a>(&'a self, share: &'a Share) -> impl Iterator<Item = FileId> + 'a {
-        let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
-        share.unthanked().iter().copied().filter(move |id| !stays(id))
+        share.unthanked().iter().copied().filter(|id| !self.stays_here_by_id(share, *id))
     }
 
     /// Reads the patterns if they may have changed; then what need not stay any more is told.

@@ -287,8 +287,8 @@ impl Host {
                 About::Sizes => !meeting.known.contains(id),
                 About::Content => meeting.alike.contains(id),
             };
-            let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
-            let compared = share.names().filter(|(_, id)| compared(id) && !stays(id));
+            let compared =
+                share.names().filter(|(_, id)| compared(id) && !self.stays_here_by_id(&share, *id));
             compared.map(|(n, id)| (id, n.clone())).collect()
         };
         let mut entries = Vec::with_capacity(files.len());
@@ -427,8 +427,8 @@ impl Host {
     fn discard(&self, kept: &BTreeSet<FileId>) -> store::Result<Vec<(Name, Ino)>> {
         let others: Vec<(FileId, Name, bool)> = {
             let share = self.share.lock();
-            let stays = |id: &FileId| share.file(*id).is_some_and(|file| self.stays_here(file));
-            let others = share.names().filter(|(_, id)| !kept.contains(id) && !stays(id));
+            let others =
+                share.names().filter(|(_, id)| !kept.contains(id) && !self.stays_here_by_id(&share, *id));
             others.map(|(name, id)| (id, name.clone(), share.file(id).is_some_and(|f| f.partial))).collect()
         };
         let mut gone = Vec::with_capacity(others.len());

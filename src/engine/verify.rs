@@ -213,8 +213,8 @@ impl<'a> Verification<'a> {
         let names: Vec<(Name, u64)> = {
             let share = self.host.share.lock();
             let size = |id| share.file(id).map_or(0, |f| f.size);
-            let stays = |id| share.file(id).is_some_and(|file| self.host.stays_here(file));
-            share.names().filter(|(_, id)| !stays(*id)).map(|(name, id)| (name.clone(), size(id))).collect()
+            let told = share.names().filter(|(_, id)| !self.host.stays_here_by_id(&share, *id));
+            told.map(|(name, id)| (name.clone(), size(id))).collect()
         };
         self.report.files = names.len() as u64;
         self.report.bytes = names.iter().map(|name| name.1).sum();

@@ -4,14 +4,11 @@ use crate::number;
 use crate::simulated::calls::{self, EXCHANGE, process};
 use crate::simulated::hosts::{Hosts, Rest};
 use crate::simulated::side::{Fate, Side};
-use crate::story::{A, B, CONFLICT, INLINE, Story, text};
-use std::collections::BTreeMap;
+use crate::story::{A, B, CONFLICT, Files, INLINE, Story, files, text};
 use std::time::Duration;
 use syncfs::fs::volume::Volume;
 use syncfs::model::direction::Direction;
 use syncfs::store::torn::Dice;
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ONE_WAY: [Direction; 2] = [Direction::Send, Direction::Receive];
@@ -54,10 +51,6 @@ fn unlink(s: &Story, side: usize, name: &str) {
 
 fn rename(s: &Story, side: usize, from: &str, to: &str) {
     s.host(side).rename(from.as_bytes(), to.as_bytes(), 0).unwrap();
-}
-
-fn files(expected: &[(&str, &[u8])]) -> Files {
-    expected.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect()
 }
 
 /// The files that are no conflict copies, and what is in those that are.

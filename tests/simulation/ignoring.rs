@@ -2,11 +2,8 @@
 
 use crate::simulated::hosts::Rest;
 use crate::simulated::side::Fate;
-use crate::story::{self, A, B, INLINE, Story};
-use std::collections::BTreeMap;
+use crate::story::{self, A, B, Files, INLINE, Story, files};
 use syncfs::fs::volume::Volume;
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 const PATTERNS: &str = ".syncfsignore";
 
@@ -22,10 +19,6 @@ fn level(s: &mut Story) -> [Files; 2] {
     let patterns = [A, B].map(|side| all[side].remove(PATTERNS));
     assert_eq!(patterns[A], patterns[B]);
     all
-}
-
-fn files(expected: &[(&str, &[u8])]) -> Files {
-    expected.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect()
 }
 
 #[test]

@@ -119,6 +119,13 @@ impl Story {
     }
 }
 
+/// What a host has, by name.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+pub fn files(expected: &[(&str, &[u8])]) -> Files {
+    expected.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect()
+}
+
 /// The contents of a file and of its conflict copies.
 pub fn versions(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Vec<Vec<u8>> {
     let of = |n: &&String| n.split(CONFLICT).next() == Some(name);
