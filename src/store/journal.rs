@@ -3,6 +3,9 @@
 //! A record is `len u32, lsn u64, crc u32, payload`, little-endian; the CRC-32C covers length, number
 //! and payload. Records lie in segments, each a file named by its first number and the format.
 //!
+//! Behind the last record there may be zeros, which the next records write over: a sync that need not make a new size
+//! durable is several times as fast.
+//!
 //! Invariants:
 //! - a record that `append` took survives the death of the process, one that `sync` covered survives
 //!   power loss, and what is recovered is always a prefix of what was appended;
@@ -36,6 +39,8 @@ const LAST: Lsn = 1 << 62;
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes of the last segment above which `trim` begins a new one, so that it can go next time.
 const TRIM_BYTES: u64 = 1 << 20;
+/// Bytes of zeros behind the last record after a sync, a quarter of it at least.
+const ZEROS: u64 = 256 << 10;
 /// Bytes before the payload.
 const HEADER: usize = 16;
 /// The format, last part of a segment's name.
@@ -68,6 +73,8 @@ struct Tail {
     buffer: Vec<u8>,
     /// Up to here the disk has set room aside for the last segment, bytes.
     room: u64,
+    /// The length of the last segment's file, bytes: behind the records there are zeros.
+    length: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +107,7 @@ impl Journal {
         let mut records = Vec::new();
         let mut segments = VecDeque::new();
         let mut end = firsts.first().map_or(0, |first| first - 1);
-        let (mut last, mut torn) = (None, false);
+        let (mut last, mut length, mut torn) = (None, 0, false);
         for (i, first) in firsts.iter().enumerate() {
             if *first != end + 1 {
                 return Err(damaged(&format!("records {} to {} are missing", end + 1, first - 1)));
@@ -108,12 +115,14 @@ impl Journal {
             let file = disk.open(Dir::Journal, file_name(*first).as_bytes(), true).map_err(fail("open"))?;
             let bytes = read(&file).map_err(fail("read"))?;
             let good = parse(&bytes, &mut end, &mut records);
-            if good < bytes.len() {
-                if i + 1 < firsts.len() {
+            let is_last = i + 1 == firsts.len();
+            length = bytes.len() as u64;
+            if good < bytes.len() && !(is_last && bytes[good..].iter().all(|b| *b == 0)) {
+                if !is_last {
                     return Err(damaged(&format!("record {} cannot be read", end + 1)));
                 }
                 file.set_len(good as u64).map_err(fail("cut the torn end off"))?;
-                torn = true;
+                (length, torn) = (good as u64, true);
             }
             segments.push_back(Segment { first: *first, bytes: good as u64 });
             last = Some(file);
@@ -130,7 +139,7 @@ impl Journal {
         // them; and what the caller acts upon must not vanish after it has.
         latch
             .run("cannot sync the journal", || file.sync_data().and_then(|()| disk.sync_dir(Dir::Journal)))?;
-        let tail = Tail { segments, file, end, new_name: None, buffer: Vec::new(), room: 0 };
+        let tail = Tail { segments, file, end, new_name: None, buffer: Vec::new(), room: 0, length };
         let journal = Journal {
             disk,
             tail: Mutex::new(tail),
@@ -168,7 +177,7 @@ impl Journal {
         let at = tail.last().bytes;
         tail.keep_room(at + buffer.len() as u64);
         let written = tail.file.write_all_at(&buffer, at);
-        let length = buffer.len() as u64;
+        let end = at + buffer.len() as u64;
         if buffer.capacity() <= KEPT_BUFFER {
             tail.buffer = buffer;
         }
@@ -176,9 +185,11 @@ impl Journal {
             if let Err(worse) = tail.file.set_len(at) {
                 return Err(self.latch.stop(format!("cannot take back half a journal record: {worse}")));
             }
+            (tail.length, tail.room) = (at, 0);
             return Err(Error::io("cannot append to the journal")(e));
         }
-        tail.last_mut().bytes += length;
+        tail.last_mut().bytes = end;
+        tail.length = tail.length.max(end);
         tail.end = lsn;
         Ok(lsn)
     }
@@ -213,7 +224,8 @@ impl Journal {
     fn sync_tail(&self) -> Result<Lsn> {
         // Earlier segments are durable already: only the last one counts.
         let (file, end) = {
-            let tail = self.tail.lock();
+            let mut tail = self.tail.lock();
+            tail.keep_zeros();
             (tail.file.clone(), tail.end)
         };
         self.latch.run("cannot sync the journal", || file.sync_data())?;
@@ -278,7 +290,11 @@ impl Journal {
 
     /// Begins a new segment, the old one durable before.
     fn roll(&self, tail: &mut Tail) -> Result<()> {
-        self.latch.run("cannot sync the journal", || tail.file.sync_data())?;
+        let bytes = tail.last().bytes;
+        self.latch.run("cannot sync the journal", || {
+            tail.file.set_len(bytes)?;
+            tail.file.sync_data()
+        })?;
         if tail.new_name.is_some() {
             self.sync_names()?;
             tail.new_name = None;
@@ -290,7 +306,7 @@ impl Journal {
             .create(Dir::Journal, name.as_bytes(), 0o600)
             .map_err(Error::io(format!("cannot create .syncfs/journal/{name}")))?;
         tail.segments.push_back(Segment { first, bytes: 0 });
-        (tail.new_name, tail.room) = (Some(first), 0);
+        (tail.new_name, tail.room, tail.length) = (Some(first), 0, 0);
         Ok(())
     }
 }
@@ -303,6 +319,15 @@ impl Tail {
             && self.file.allocate(libc::FALLOC_FL_KEEP_SIZE as u32, end, JOURNAL_ROOM).is_ok()
         {
             self.room = end + JOURNAL_ROOM;
+        }
+    }
+
+    /// Puts zeros behind the last record. They need not be durable, and where there is no room for them it goes without.
+    fn keep_zeros(&mut self) {
+        let bytes = self.last().bytes;
+        if self.length < bytes + ZEROS / 4 {
+            let zeros = vec![0; (bytes + ZEROS - self.length) as usize];
+            self.length += self.file.write_most_at(&zeros, self.length).0 as u64;
         }
     }
 

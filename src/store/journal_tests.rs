@@ -13,8 +13,14 @@ fn open_one(disk: &TornDisk) -> Result<(Journal, Records)> {
     Journal::open(Arc::new(disk.clone()))
 }
 
+/// The records of a segment, without the zeros behind them.
 fn segment(disk: &TornDisk, first: Lsn) -> Vec<u8> {
-    disk.bytes(Dir::Journal, file_name(first).as_bytes()).unwrap()
+    let mut bytes = disk.bytes(Dir::Journal, file_name(first).as_bytes()).unwrap();
+    let good = parse(&bytes, &mut (first - 1), &mut Vec::new());
+    if bytes[good..].iter().all(|b| *b == 0) {
+        bytes.truncate(good);
+    }
+    bytes
 }
 
 fn put(disk: &TornDisk, name: &str, bytes: Vec<u8>) {
@@ -76,6 +82,36 @@ fn a_torn_last_record_is_cut_off_wherever_it_was_torn() {
         drop(journal);
         assert_eq!(segment(&disk, 1), whole);
     }
+}
+
+/// What makes a sync dear is a size that it must make durable.
+#[test]
+fn a_record_that_is_synced_alone_changes_no_size() {
+    let disk = filled(3);
+    let length = || disk.bytes(Dir::Journal, file_name(1).as_bytes()).unwrap().len();
+    let (journal, _) = open_one(&disk).unwrap();
+    let before = length();
+    for lsn in 4..=100 {
+        journal.append(&payload(lsn)).unwrap();
+        journal.sync(lsn).unwrap();
+        assert_eq!(length(), before);
+    }
+    drop(journal);
+    let (journal, records) = open_one(&disk).unwrap();
+    assert_eq!((numbered(&records), journal.was_torn()), (100, false));
+}
+
+#[test]
+fn what_lies_behind_zeros_is_no_record() {
+    let disk = filled(3);
+    let mut bytes = segment(&disk, 1);
+    let good = bytes.len();
+    put_record(&mut bytes, 4, &payload(4));
+    let behind = [segment(&disk, 1), vec![0; 8], bytes].concat();
+    put(&disk, &file_name(1), behind);
+    let (journal, records) = open_one(&disk).unwrap();
+    assert_eq!((numbered(&records), journal.was_torn()), (3, true));
+    assert_eq!(disk.bytes(Dir::Journal, file_name(1).as_bytes()).unwrap().len(), good);
 }
 
 #[test]
