@@ -117,6 +117,11 @@ impl Outbound {
         flight.held
     }
 
+    /// Whether of a cut that is about to be announced the peer will have to fetch something.
+    pub fn leaves_content(&self) -> bool {
+        self.ready.iter().any(|cut| self.flights.get(&cut.seq).is_some_and(|flight| flight.large))
+    }
+
     pub fn in_flight(&self) -> usize {
         self.flights.len()
     }

@@ -326,10 +326,11 @@ impl Reconciler<'_> {
             Err(e) if e.errno() == libc::EEXIST => {}
             Err(e) => return Err(e),
         }
-        self.set_size(At::Partial(id), file.size, file.mtime)?;
+        let size = file.size_when_lost();
+        self.set_size(At::Partial(id), size, file.mtime)?;
         self.commit(Record::Absent { file: id })?;
         let disk = self.backing.stat(At::Partial(id)).map_or(0, |s| s.ino);
-        self.commit(Record::Unsettled { file: id, size: file.size, disk, shaky: Shaky::default() })
+        self.commit(Record::Unsettled { file: id, size, disk, shaky: Shaky::default() })
     }
 
     /// A raw file, last modified at `mtime`, has the name of a file that does not lie there: somebody made it while

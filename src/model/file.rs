@@ -297,8 +297,15 @@ impl File {
         }
     }
 
+    /// Its size, bytes, where nothing of it is here any more: as the peer was last known to have it, if it had it.
+    pub fn size_when_lost(&self) -> u64 {
+        if self.base.is_empty() { self.size } else { self.base_size }
+    }
+
     /// Nothing of the content is here any more; what was changed here and not told is lost.
     pub(super) fn lose(&mut self) {
+        self.size = self.size_when_lost();
+        (self.size_tag, self.attrs_tag, self.shed) = (0, 0, 0);
         self.missing = ChunkSet::of(0..chunk::count(self.size));
         self.scraps = ChunkSet::new();
         (self.dirty, self.before) = (Dirty::default(), Dirty::default());

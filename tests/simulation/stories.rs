@@ -316,6 +316,24 @@ fn a_new_file_that_nobody_else_had_is_gone_with_the_power_and_leaves_no_ghost() 
 }
 
 #[test]
+fn a_file_that_vanished_with_what_nobody_else_had_of_it_comes_back_as_the_peer_has_it() {
+    for (told, size) in [(2_610, 5_000), (5_000, 2_610), (2_500, 2_500)] {
+        story(INLINE, |s| {
+            let list = text(told, b'1');
+            s.write(A, "list", 0, &list);
+            s.level();
+            s.cut_link();
+            calls::truncate(s.host(A), "list", size).unwrap();
+            s.write(A, "list", 100, b"changed and never told");
+            assert!(matches!(s.hosts.sides[A].close(), Done::Value(Ok(()))));
+            s.hosts.sides[A].disk.unlink(Dir::Root, b"list").unwrap();
+            assert!(s.hosts.start(A));
+            assert_eq!(s.level(), BTreeMap::from([("list".to_owned(), list)]));
+        });
+    }
+}
+
+#[test]
 fn a_file_replaced_by_an_editor_stays_whole_when_the_link_is_cut_before_the_content() {
     story(0, |s| {
         let (old, new) = (text(4_000, b'o'), text(5_000, b'n'));
