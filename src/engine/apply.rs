@@ -384,7 +384,7 @@ impl Host {
         after.names.iter().for_each(|name| self.kernel.inval_entry(name.as_bytes()));
         after.stale.iter().for_each(|ino| self.kernel.inval_inode(*ino));
         if self.patterns.read().1.is_none() || after.seen.iter().any(is_about_patterns) {
-            let _ = self.triggers.send(Trigger::Patterns);
+            let _ = self.triggers.send(Trigger::Look);
         }
         after.seen.into_iter().for_each(|change| self.kernel.changed(change));
         for id in after.whole {

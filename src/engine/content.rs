@@ -9,12 +9,10 @@
 
 use super::host::Host;
 use super::node::{Data, Node};
-use super::queues::Trigger;
 use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
-use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -265,13 +263,6 @@ impl Host {
         if !was_fresh {
             self.fresh(node.id);
         }
-    }
-
-    /// The file holds what no cut has told of: one is due within a second.
-    pub(super) fn fresh(&self, file: FileId) {
-        // The cutter is gone only while the daemon ends; then the next start announces it.
-        let _ = self.triggers.send(Trigger::Fresh(file));
-        self.moved();
     }
 
     /// Sets the size of a file.

@@ -8,6 +8,7 @@
 //!   are in no other cut until the peer has decided it;
 //! - files that share a bond are cut together or not at all.
 
+use super::due::CUT_AFTER;
 use super::flights::Flight;
 use super::frozen::Frozen;
 use super::gathered::Gathered;
@@ -29,22 +30,16 @@ use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// Cuts made durable together.
 const BATCH: usize = 1024;
 
-/// A file that stays open is cut this long after its first uncut write at the latest.
-const CUT_AFTER: Duration = Duration::from_secs(1);
-
 pub(super) struct Cutter {
     triggers: Receiver<Trigger>,
-    /// Files that stay open, with the time at which they are cut all the same.
-    due: VecDeque<(Instant, FileId)>,
     /// With `--interval`, what is cut at the next tick.
     gathered: Gathered,
     /// Whether the peer has listened since the mount.
@@ -55,8 +50,7 @@ pub(super) struct Cutter {
 
 impl Cutter {
     pub fn new(triggers: Receiver<Trigger>) -> Cutter {
-        let (due, gathered) = (VecDeque::new(), Gathered::default());
-        Cutter { triggers, due, gathered, begun: false, mapped_at: None }
+        Cutter { triggers, gathered: Gathered::default(), begun: false, mapped_at: None }
     }
 
     /// These changed, and belong together: they are cut now, or with the tick.
@@ -85,8 +79,7 @@ impl Worker for Cutter {
         if self.mapped_at.is_none() && !host.mapped.lock().is_empty() {
             self.mapped_at = Some(Instant::now() + CUT_AFTER);
         }
-        let due = self.due.front().map(|d| d.0);
-        let until = due.into_iter().chain(self.mapped_at).chain(self.gathered.until()).min();
+        let until = host.due.until().into_iter().chain(self.mapped_at).chain(self.gathered.until()).min();
         let mut turn = Turn::Worked;
         let first = match queues::next(&self.triggers, wait, until) {
             Ok(first) => first,
@@ -103,10 +96,8 @@ impl Worker for Cutter {
             match trigger {
                 Trigger::Cut(files, process) => host.cut(&files, process),
                 Trigger::Changed(files, process) => self.changed(host, &files, process),
-                Trigger::Fresh(file) if host.options.interval.is_some() => self.changed(host, &[file], None),
-                Trigger::Fresh(file) => self.due.push_back((Instant::now() + CUT_AFTER, file)),
-                // They are looked at whatever comes.
-                Trigger::Patterns => {}
+                // The patterns, and what is due, are looked at whatever comes.
+                Trigger::Look => {}
                 Trigger::Tick => self.tick(host),
                 Trigger::Backlog => {
                     let waits = host.cut_backlog(std::mem::replace(&mut self.begun, true));
@@ -123,7 +114,7 @@ impl Worker for Cutter {
             host.kernel.write_back();
             host.look_behind_all();
         }
-        while let Some((_, file)) = self.due.pop_front_if(|d| d.0 <= now) {
+        while let Some(file) = host.due.pop(now) {
             turn = Turn::Worked;
             host.cut(&[file], None);
         }
@@ -139,6 +130,18 @@ impl Worker for Cutter {
 }
 
 impl Host {
+    /// The file holds what no cut has told of: one is due within a second, or with `--interval`'s tick.
+    pub(super) fn fresh(&self, file: FileId) {
+        // The cutter is gone only while the daemon ends; then the next start announces it.
+        let _ = match self.options.interval {
+            Some(_) => self.triggers.send(Trigger::Changed(vec![file], None)),
+            // Who waits for something else that is due wakes up in time for this.
+            None if self.due.add(file) => self.triggers.send(Trigger::Look),
+            None => Ok(()),
+        };
+        self.moved();
+    }
+
     /// A cut of `file` and all that is open for writing together with it is due.
     pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
         let group = self.writers.lock().group(file);
@@ -233,7 +236,7 @@ impl Host {
         let _cutting = self.cutting.lock();
         if let Err(error) = self.try_cut(seeds, process) {
             tracing::error!("a change could not be announced and is tried again: {error}");
-            seeds.iter().for_each(|seed| drop(self.triggers.send(Trigger::Fresh(*seed))));
+            seeds.iter().for_each(|seed| self.fresh(*seed));
         }
     }
 

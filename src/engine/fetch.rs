@@ -418,7 +418,7 @@ impl Host {
                 self.backing.rename(At::Partial(id), At::Name(&name), RenameFlags::NOREPLACE)?;
                 self.commit(&mut share, Record::Published { file: id })?;
                 if is_ignore_file(&name) {
-                    let _ = self.triggers.send(Trigger::Patterns);
+                    let _ = self.triggers.send(Trigger::Look);
                 }
             }
             whole.push(id);

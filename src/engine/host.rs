@@ -2,6 +2,7 @@
 //! [`engine`](super) for their order.
 
 use super::channel::Channel;
+use super::due::Due;
 use super::events::Events;
 use super::flights::Outbound;
 use super::frozen::Budget;
@@ -122,6 +123,7 @@ pub struct Host {
     pub(super) unsure: Mutex<BTreeSet<FileId>>,
     /// Files that may be mapped for writing: their pages are written back each second.
     pub(super) mapped: Mutex<BTreeSet<FileId>>,
+    pub(super) due: Due,
 
     /// Files that were unlinked here, in staging until the journal that says so is durable.
     pub(super) buried: Mutex<Vec<Buried>>,

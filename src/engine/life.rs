@@ -89,6 +89,7 @@ impl Host {
             handles: RwLock::default(),
             unsure: Mutex::default(),
             mapped: Mutex::default(),
+            due: Default::default(),
             buried: Mutex::default(),
             told_older: Mutex::default(),
             unfinished: Mutex::default(),

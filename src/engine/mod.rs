@@ -6,7 +6,7 @@
 //! `life` on top opens, connects and closes. Below it lie the modules that do things to a `Host`, each
 //! in an `impl Host` of its own. Below `host` lies what a host and its threads hold, and nothing there
 //! knows the host: `queues`, `flights`, `wants`, `bases`, `hints`, `signatures`, `pending`, `pieces`, `metadata`,
-//! `node`, `holding`, `kept`, `trash`, `verifying`, `events`, `frozen`, `attrs`, `channel`.
+//! `node`, `due`, `holding`, `kept`, `trash`, `verifying`, `events`, `frozen`, `attrs`, `channel`.
 //!
 //! # Lock order
 //!
@@ -21,7 +21,7 @@
 //!    knows yet: content and attributes of a file
 //! 4. `Host::share`: the model; the journal is appended to under it, so both have one order
 //! 5. leaves, each alone: `Host::writers`, `Host::outbound`, the fetcher's state, the node table, handles, the
-//!    trash, the cache (after the fetcher's state, and before what is in use), the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`,
+//!    trash, the cache (after the fetcher's state, and before what is in use), the brake, and the small sets of a host (`buried`, `unfinished`, `told_older`, `refused`, `unsure`, `mapped`, `due`,
 //!    `random`, `hints`, `signatures`, `patterns`, and the ring of events)
 //!
 //! None is held across a wait for the network, an await, or a notification to the kernel. Waits for the
@@ -54,6 +54,7 @@ mod checkpoint;
 mod content;
 mod copies;
 mod cutter;
+mod due;
 mod error;
 pub mod events;
 mod fetch;

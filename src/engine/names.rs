@@ -20,6 +20,7 @@ use crate::model::record::Record;
 use crate::store::{At, Content, is_shareable};
 use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
+use rustix::process::{Pid, getpgid};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -156,7 +157,12 @@ impl Host {
         }
         if mappable {
             data.mappable += 1;
-            self.mapped.lock().insert(node.id);
+            let mut mapped = self.mapped.lock();
+            if mapped.is_empty() {
+                // Its pages are written back each second from now on.
+                let _ = self.triggers.send(Trigger::Look);
+            }
+            mapped.insert(node.id);
         }
         let whole = node.file(data, &self.share.lock()).is_some_and(|f| f.is_whole() && !f.partial);
         let backing = if whole { file.descriptor().cloned() } else { None };
@@ -198,12 +204,18 @@ impl Host {
         }
         if let Some(process) = open.writer {
             let group = self.writers.lock().group(node.id);
-            // Whoever cuts one of them from here on takes all, though nobody has them open together any more.
-            if let Err(error) = self.bind(&mut self.share.lock(), &group) {
-                tracing::error!("files that belong together may be announced apart: {error}");
-            }
+            let fresh = {
+                let mut share = self.share.lock();
+                // Whoever cuts one of them from here on takes all, though nobody has them open together any more.
+                if let Err(error) = self.bind(&mut share, &group) {
+                    tracing::error!("files that belong together may be announced apart: {error}");
+                }
+                group.iter().any(|id| share.fresh().contains(id))
+            };
             self.writers.lock().closed(process, node.id);
-            let _ = self.triggers.send(Trigger::Changed(group, Some(process)));
+            if fresh {
+                let _ = self.triggers.send(Trigger::Changed(group, Some(process)));
+            }
         }
     }
 
@@ -345,10 +357,43 @@ impl Host {
 /// The process of a thread, and its process group in our own eyes; the thread itself where they are unknown, as if it were
 /// a process of its own.
 fn program_of(thread: u32) -> (u32, u32) {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let number = |field| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-        line.split_ascii_whitespace().next()?.parse().ok()
-    };
-    (number("Tgid:").unwrap_or(thread), number("NSpgid:").unwrap_or(thread))
+    let Some(id) = i32::try_from(thread).ok().and_then(Pid::from_raw) else { return (thread, thread) };
+    let group = getpgid(Some(id)).map_or(thread, |group| group.as_raw_pid() as u32);
+    // Reading /proc costs as much as all the rest of an open: most programs have but one thread.
+    let process = if leads_its_process(id) { None } else { process_of(thread) };
+    (process.unwrap_or(thread), group)
+}
+
+/// Whether it is the first thread of its process, which has the process's number.
+fn leads_its_process(thread: Pid) -> bool {
+    let id = thread.as_raw_pid();
+    // SAFETY: three numbers; signal 0 reaches nobody.
+    let found = unsafe { libc::syscall(libc::SYS_tgkill, id, id, 0) };
+    // Somebody else's we must not signal, but it is there.
+    found == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+fn process_of(thread: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_of_a_program_is_known_as_of_its_process() {
+        let process = std::process::id();
+        let group = getpgid(None).unwrap().as_raw_pid() as u32;
+        let thread = std::thread::spawn(|| rustix::thread::gettid().as_raw_pid() as u32);
+        assert_eq!(program_of(process), (process, group));
+        let here = rustix::thread::gettid().as_raw_pid() as u32;
+        assert_ne!(here, process, "a test runs beside the first thread");
+        assert_eq!(program_of(here), (process, group));
+        // Its number may be given to somebody else, but not within this test.
+        let gone = thread.join().unwrap();
+        assert_eq!(program_of(gone), (gone, gone));
+        assert_eq!(program_of(0), (0, 0));
+    }
 }

@@ -51,12 +51,10 @@ pub enum Trigger {
     /// A close, an fsync or a name operation: these files together, now or with `--interval`'s tick. With the process,
     /// where known.
     Changed(Vec<FileId>, Option<u32>),
-    /// Changed for the first time since its last cut: within a second, or with the tick.
-    Fresh(FileId),
     /// The peer waits for it, or somebody for both sides to be level: these files together, now.
     Cut(Vec<FileId>, Option<u32>),
-    /// The peer may have changed what stays on this host.
-    Patterns,
+    /// Something may be due, or the peer may have changed what stays on this host.
+    Look,
     /// All that waits for the tick is cut now.
     Tick,
     /// The peer listens: everything it does not have.

@@ -33,16 +33,17 @@ pub fn read_attrs(file: &Content) -> io::Result<Attrs> {
 /// attribute that this file system refuses is reported when all the rest is done; where it has none
 /// at all, they are left out.
 pub fn apply_attrs(file: &Content, attrs: &Attrs, owner: bool) -> io::Result<()> {
-    let stat = file.stat()?;
+    let mut stat = file.stat()?;
+    let xattrs = apply_xattrs(&**file, attrs);
     // Before the mode: a change of owner takes set-id bits away.
     if owner && (stat.uid, stat.gid) != (attrs.uid, attrs.gid) {
         file.set_owner(Some(attrs.uid), Some(attrs.gid))?;
+        stat = file.stat()?;
     }
-    let xattrs = apply_xattrs(&**file, attrs);
-    if file.stat()?.mode != attrs.mode {
+    if stat.mode != attrs.mode {
         file.set_mode(attrs.mode)?;
     }
-    if file.stat()?.mtime.nanoseconds() != attrs.mtime {
+    if stat.mtime.nanoseconds() != attrs.mtime {
         file.set_times(None, Some(Time::from_nanoseconds(attrs.mtime)))?;
     }
     xattrs

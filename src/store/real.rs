@@ -100,8 +100,12 @@ impl Disk for RealDisk {
         // Who dies right after it leaves a file that is as it should be, ...
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let file = rustix::fs::openat(self.dir(dir), name, flags, mode)?;
-        // ... but for what the umask has its say in.
-        if let Err(e) = rustix::fs::fchmod(&file, mode) {
+        // ... but for what the umask, or the directory, has its say in.
+        let set = || match rustix::fs::fstat(&file)?.st_mode & 0o7777 == mode.as_raw_mode() {
+            true => Ok(()),
+            false => rustix::fs::fchmod(&file, mode),
+        };
+        if let Err(e) = set() {
             let _ = rustix::fs::unlinkat(self.dir(dir), name, AtFlags::empty());
             return Err(e.into());
         }
@@ -215,6 +219,9 @@ impl File for RealFile {
     fn xattrs(&self) -> io::Result<Vec<u8>> {
         loop {
             let mut names = vec![0; rustix::fs::flistxattr_query(&self.0)?];
+            if names.is_empty() {
+                return Ok(names);
+            }
             match rustix::fs::flistxattr(&self.0, &mut names[..]) {
                 // Grown between the two calls.
                 Err(Errno::RANGE) => {}
