@@ -35,11 +35,8 @@ pub(super) fn name(bytes: &[u8]) -> Result<Name> {
 
 impl Host {
     pub(super) fn make(&self, caller: Caller, name: &Name, mode: u32) -> Result<(FileId, u64, Content)> {
-        if self.backing.stat(At::Name(name)).is_ok() {
-            // A directory or link that was left alone stands there.
-            return Err(Error::Exists);
-        }
         self.after_unseen_moves()?;
+        // Where a directory or link that was left alone stands there, it says so.
         let create = || self.backing.create(At::Name(name), mode & 0o7777);
         let file = create().or_else(|error| if self.makes_room(&error) { create() } else { Err(error) })?;
         if self.owner && (caller.uid, caller.gid) != (0, 0) {
@@ -85,6 +82,8 @@ impl Host {
         let (file, size, disk) = (share.next_file(), stat.size, stat.ino);
         self.commit(&mut share, Record::Created { file, name: name.clone(), size, disk })?;
         drop(share);
+        // Whoever has listed the directory has not seen it.
+        self.kernel.inval_entry(name.as_bytes());
         self.fresh(file);
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use super::attrs::{attr, attr_of, disk_time};
 use super::host::Host;
-use super::location::location;
 use super::names::name;
 use super::node::{Handle, Held};
 use super::residency::PREFIX;
@@ -10,9 +9,10 @@ use crate::fs::error::Error;
 use crate::fs::volume::*;
 use crate::model::chunk;
 use crate::model::limits::{CHUNK, XATTR_BYTES};
+use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
-use crate::store::Content;
+use crate::store::{At, Content};
 use std::sync::Arc;
 
 /// Bytes that one copy_file_range(2) moves at most; the caller goes on from there.
@@ -122,6 +122,18 @@ impl Host {
         };
         self.admit_content(new)
     }
+
+    /// What the share has under `name`; nothing moves meanwhile.
+    fn find(&self, name: &Name) -> Option<Result<Attr>> {
+        let _names = self.names.read();
+        let (id, ino, partial) = {
+            let share = self.share.lock();
+            let id = share.named(name)?;
+            (id, share.ino(id), share.file(id).is_some_and(|f| f.partial))
+        };
+        let lies = if partial { At::Partial(id) } else { At::Name(name) };
+        Some(self.backing.stat(lies).map(|stat| attr(&stat, ino)).map_err(Error::from))
+    }
 }
 
 impl Volume for Host {
@@ -131,17 +143,11 @@ impl Volume for Host {
             Err(Error::NameTooLong) => return Err(Error::NameTooLong),
             Err(_) => return Err(Error::NotFound),
         };
-        if self.share.lock().named(&name).is_none() {
-            self.adopt(&name)?;
+        if let Some(found) = self.find(&name) {
+            return found;
         }
-        let _names = self.names.read();
-        let (ino, stat) = {
-            let share = self.share.lock();
-            let id = share.named(&name).ok_or(Error::NotFound)?;
-            let lies = share.file(id).and_then(|f| location(id, f)).ok_or(Error::NotFound)?;
-            (share.ino(id), self.backing.stat(lies)?)
-        };
-        Ok(attr(&stat, ino))
+        self.adopt(&name)?;
+        self.find(&name).ok_or(Error::NotFound)?
     }
 
     fn forget(&self, _ino: Ino, _count: u64) {}

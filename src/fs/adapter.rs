@@ -543,7 +543,8 @@ impl<V: Volume> fuser::Filesystem for Adapter<V> {
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let listing = self.next.fetch_add(1, Relaxed);
         self.listings.lock().insert(listing, None);
-        reply.opened(FileHandle(listing), FopenFlags::empty());
+        // The kernel keeps what it was told, too, until a name comes or goes.
+        reply.opened(FileHandle(listing), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, listing: FileHandle, _: OpenFlags, reply: ReplyEmpty) {

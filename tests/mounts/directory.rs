@@ -1,6 +1,6 @@
 //! The directory as a whole.
 
-use crate::rig::{Pair, run};
+use crate::rig::{Pair, run, until};
 use std::os::unix::fs::MetadataExt;
 
 #[test]
@@ -39,4 +39,30 @@ fn find_du_and_df_work() {
     pair.a.flush();
     assert_eq!(pair.b.path("g").metadata().unwrap().ino(), number);
     pair.finish();
+}
+
+/// The kernel keeps what it was told: it must be told of everything that comes and goes.
+#[test]
+fn who_lists_the_directory_again_sees_what_has_come_and_gone() {
+    let mut pair = Pair::new();
+    let store = pair.root.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    pair.b.option("--store", &store);
+    pair.a.start();
+    pair.b.start();
+    let shows = |what: &str, names: &[&str]| until(what, || pair.b.ls() == names);
+    pair.a.save("a", b"a");
+    shows("a new file of the peer's", &["a"]);
+    pair.b.save("b", b"b");
+    shows("a new file", &["a", "b"]);
+    std::fs::rename(pair.a.path("a"), pair.a.path("c")).unwrap();
+    shows("a file that the peer renamed", &["b", "c"]);
+    std::fs::remove_file(pair.b.path("b")).unwrap();
+    shows("that one is gone", &["c"]);
+    // Put there past the mount it is found by whoever looks for it, and from then on there for all.
+    std::fs::write(store.join("d"), b"d").unwrap();
+    assert!(pair.b.has("d", b"d"));
+    shows("a file that was found", &["c", "d"]);
+    std::fs::remove_file(pair.a.path("c")).unwrap();
+    shows("one that the peer unlinked is gone", &["d"]);
 }
