@@ -10,7 +10,7 @@ use super::bases::{Job, Request, Target};
 use super::channel::Channel;
 use super::host::Host;
 use super::node::{Data, Node};
-use super::pieces::digest;
+use super::pieces::{digest, write_through};
 use super::queues::{self, Filling, Inbound, Sweep, Trigger, Turn};
 use super::wants::{State, Wish};
 use super::worker::Worker;
@@ -378,7 +378,7 @@ impl Host {
                 let scraps = if planted(Bug::FillOverWrites) { &ChunkSet::new() } else { &scraps };
                 for gap in scraps.gaps(&come) {
                     let at = |byte: u64| (byte - piece.first * CHUNK) as usize;
-                    file.write_all_at(&piece.bytes[at(gap.start)..at(gap.end)], gap.start)?;
+                    write_through(&file, &piece.bytes[at(gap.start)..at(gap.end)], gap.start)?;
                 }
             }
         }

@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use std::io;
 use std::ops::Range;
 
+/// With fewer bytes at a time the disk would only be busier.
+const WORTH_BEGINNING: usize = 128 << 10;
+
 /// The bytes of `chunks`, in pieces of at most a chunk group.
 pub(super) fn read_pieces(file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
@@ -132,8 +135,17 @@ pub(super) fn put(
 /// Writes the pieces of a large cut into its staging file.
 pub(super) fn write_pieces(file: &Content, pieces: &[Piece]) -> store::Result<()> {
     for piece in pieces {
-        file.write_all_at(&piece.bytes, piece.first * CHUNK)
+        write_through(file, &piece.bytes, piece.first * CHUNK)
             .map_err(|source| store::Error::Io { what: "staging a cut".into(), source })?;
+    }
+    Ok(())
+}
+
+/// Writes what will have to be durable soon: the disk begins while more is on its way.
+pub(super) fn write_through(file: &Content, bytes: &[u8], at: u64) -> io::Result<()> {
+    file.write_all_at(bytes, at)?;
+    if bytes.len() >= WORTH_BEGINNING {
+        file.begin_writing(at, bytes.len() as u64);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Heartbeats find a dead peer long before the kernel does. The kernel's own limit is generous
@@ -16,6 +16,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the kernel may hold that has not left yet: past it, urgent words would wait behind bulk that
 /// we can no longer call back.
 const UNSENT_BYTES: u32 = 32 << 10;
+/// What is taken from the kernel at once: TLS asks for a record at a time, and for less.
+const READ_BYTES: usize = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -30,7 +32,7 @@ pub struct Traffic {
 
 /// A TCP stream that adds to the [`Traffic`] what passes.
 pub struct Socket {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     traffic: Arc<Traffic>,
 }
 
@@ -47,7 +49,7 @@ impl Socket {
         if let Err(error) = set {
             tracing::debug!(%error, "a socket option could not be set");
         }
-        Socket { stream, traffic }
+        Socket { stream: BufReader::with_capacity(READ_BYTES, stream), traffic }
     }
 }
 
