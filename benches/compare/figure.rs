@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Who is measured: `syncfs`, `native`, `bare`, `sshfs`, `rsync` and so on.
 pub type Who = Cow<'static, str>;
@@ -72,6 +73,20 @@ impl Spread {
 }
 
 impl Figure {
+    /// Not yet measured.
+    pub fn new(name: &str, title: &str, unit: Unit, goals: impl IntoIterator<Item = Goal>) -> Figure {
+        let (name, title, goals) = (name.into(), title.into(), goals.into_iter().collect());
+        Figure { name, title, unit, goals, rounds: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Measured by `take`. Where that panics the figure is left out, and says why.
+    pub fn measured(mut self, take: impl FnOnce(&mut Figure)) -> Figure {
+        if let Err(why) = attempt(|| take(&mut self)) {
+            self.notes.push(format!("left out: {why}"));
+        }
+        self
+    }
+
     pub fn of(&self, who: &str) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(|round| round.get(who).copied()))
     }
@@ -92,6 +107,14 @@ impl Figure {
             Goal::AtLeast(least) => self.of("syncfs")?.median >= *least,
         })
     }
+}
+
+/// Does what may panic, and says then what the panic said.
+pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or("a panic".into())
+    })
 }
 
 /// One who takes part, and how a sample of it is taken.

@@ -1,6 +1,55 @@
-//! syncfs beside what users would take instead, and beside what is under it. `benches/run` builds and calls this.
-#![allow(dead_code)]
+//! syncfs beside what users would take instead, and beside what is under it. `benches/run` builds and calls this; its
+//! arguments are those of `Options`.
+//!
+//! Invariants: a row never fails the run; it says why it was left out, and the next one goes on. All is mounted in a mount
+//! namespace of this process alone, so however the process ends, no mount is left, and no loop device.
 
+#[path = "../link/mod.rs"]
+#[allow(dead_code)]
+mod link;
+#[path = "../../tests/common/rig.rs"]
+mod rig;
+#[path = "../sshfs/mod.rs"]
+mod sshfs;
+
+mod bare;
+#[allow(dead_code)]
 mod figure;
+mod ground;
+mod local;
+#[allow(dead_code)]
+mod options;
+mod report;
 
-fn main() {}
+use clap::Parser;
+use figure::Figure;
+use options::Options;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Rows that share what they run on: a name that `--only` may say, and what measures of them what `options` want.
+type Group = (&'static str, fn(&Options) -> Vec<Figure>);
+
+/// All groups, in the order of the table. A folder adds its own here.
+const GROUPS: &[&[Group]] = &[local::GROUPS];
+
+fn main() {
+    if let Some((source, target)) = bare::asked_for() {
+        return bare::run(&source, &target);
+    }
+    let options = Options::parse();
+    stand_apart();
+    let mut figures = Vec::new();
+    for (name, measure) in GROUPS.iter().copied().flatten() {
+        figures.extend(measure(&options.within(name)));
+    }
+    report::table::print(&figures);
+}
+
+/// From now on nobody else sees what is mounted here.
+fn stand_apart() {
+    // SAFETY: there is only one thread yet, and its descriptors stay as they are.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace, which takes root");
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).expect("mounts that nobody else sees");
+}

@@ -41,7 +41,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     });
     assert!(whole && shown == all, "B lists {shown:?} of {all:?}");
     let (received, joined) = (hosts.received(), DiskUse::of(&hosts.store));
-    let sshfs = Sshfs::mount(link, &hosts.a.dir);
+    let sshfs = Sshfs::mount(Some(link), &hosts.a.dir);
     let beside = |text: &dyn Fn(&Sshfs) -> String| sshfs.as_ref().map_or(String::new(), text);
     println!(
         "  {} files, {:.1} GB: {:.2} s from connecting to a whole `ls -l`, {:.1} MB received{}; as a copy {:.0} s",

@@ -24,6 +24,8 @@
 mod link;
 #[path = "../../tests/common/rig.rs"]
 mod rig;
+#[path = "../sshfs/mod.rs"]
+mod sshfs;
 
 mod figures;
 mod hosts;
@@ -33,7 +35,6 @@ mod once;
 mod pattern;
 mod random;
 mod sequential;
-mod sshfs;
 mod writing;
 
 use figures::MIB;

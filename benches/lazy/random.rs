@@ -31,7 +31,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     let times = read(&hosts.b.dir);
     let ours = each(hosts.received() - before);
     println!("  syncfs {ours:.0} bytes received for each, {times}");
-    if let Some(sshfs) = Sshfs::mount(link, &hosts.a.dir) {
+    if let Some(sshfs) = Sshfs::mount(Some(link), &hosts.a.dir) {
         let before = link.carried();
         let times = read(&sshfs.dir);
         let theirs = each(link.carried() - before);

@@ -24,7 +24,7 @@ pub fn run(link: &Link, _: &Yardstick) {
     let received = hosts.received() - before;
     let held = speed(&hosts.b.dir, &large);
     let first = Pattern { size: large.size.min(100 * MIB), ..large };
-    let theirs = Sshfs::mount(link, &hosts.a.dir).map(|sshfs| speed(&sshfs.dir, &first));
+    let theirs = Sshfs::mount(Some(link), &hosts.a.dir).map(|sshfs| speed(&sshfs.dir, &first));
     // The link as it was just now: others work on this machine, too.
     let plain = Yardstick::of(link, large.size).throughput;
     let share = |speed: f64| format!("{:.1} MB/s, {:.0} % of plain TCP", speed / 1e6, speed * 100.0 / plain);

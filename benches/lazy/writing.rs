@@ -31,7 +31,7 @@ pub fn run(link: &Link, yardstick: &Yardstick) {
     let each = (hosts.received() - before) as f64 / writes.len() as f64;
     println!("  syncfs {each:.0} bytes received for each, {times}");
     check(&large, &writes, &hosts.a.path("large"));
-    if let Some(sshfs) = Sshfs::mount(link, &hosts.a.dir) {
+    if let Some(sshfs) = Sshfs::mount(Some(link), &hosts.a.dir) {
         let before = link.carried();
         let times = write(&sshfs.dir, &|file| file.sync_all().unwrap());
         let theirs = (link.carried() - before) as f64 / writes.len() as f64;

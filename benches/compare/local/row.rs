@@ -1,0 +1,80 @@
+//! One row: what is made ready, what is then measured, and in which figures that ends.
+
+use super::place::Place;
+use crate::figure::{Contender, Figure, Goal, Unit, rounds};
+use crate::options::Options;
+use std::path::Path;
+
+const ROUNDS: usize = 5;
+
+/// Works in a directory; which sample it is, from 0, makes content that nobody had before.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub dir: &'a Path,
+    pub sample: u64,
+    pub options: &'a Options,
+}
+
+#[derive(Clone)]
+pub struct Row {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: Unit,
+    /// Of syncfs with a peer that replicates meanwhile.
+    pub goal: Goal,
+    /// Of syncfs whose peer is not there, where that is asked for.
+    pub offline: Option<Goal>,
+    /// Not timed; settled after it.
+    pub prepare: fn(Task),
+    /// The sample.
+    pub take: fn(Task) -> f64,
+}
+
+impl Row {
+    fn offline_name(&self) -> String {
+        format!("{}-offline", self.name)
+    }
+
+    pub fn wanted(&self, options: &Options) -> bool {
+        options.wants(self.name) || self.offline.is_some() && options.wants(&self.offline_name())
+    }
+
+    /// One figure, or two if it is also measured offline.
+    pub fn measure(&self, place: &Place, options: &Options) -> Vec<Figure> {
+        let mut figure =
+            Figure::new(self.name, self.title, self.unit, [self.goal.clone()]).measured(|figure| {
+                figure.notes.extend(place.notes.iter().cloned());
+                let dirs = place.dirs.iter().filter(|(who, _)| *who != "offline" || self.offline.is_some());
+                let mut contenders: Vec<Contender> = dirs
+                    .map(|(who, dir)| {
+                        let mut samples = 0..;
+                        let sample = move || {
+                            let task = Task { dir, sample: samples.next().expect("endless"), options };
+                            (self.prepare)(task);
+                            place.settle();
+                            let sample = (self.take)(task);
+                            place.settle();
+                            sample
+                        };
+                        (*who, Box::new(sample) as Box<dyn FnMut() -> f64>)
+                    })
+                    .collect();
+                figure.rounds = rounds(ROUNDS, &mut contenders);
+            });
+        let offline = self.offline.clone().map(|goal| self.apart(&mut figure, goal));
+        std::iter::once(figure).chain(offline).collect()
+    }
+
+    /// What was measured offline becomes a figure of its own, beside the same samples of the others.
+    fn apart(&self, figure: &mut Figure, goal: Goal) -> Figure {
+        let mut apart = figure.clone();
+        (apart.name, apart.goals) = (self.offline_name(), vec![goal]);
+        apart.title.push_str(", offline");
+        for (with, without) in figure.rounds.iter_mut().zip(&mut apart.rounds) {
+            let sample = with.remove("offline");
+            without.remove("offline");
+            sample.map(|sample| without.insert("syncfs".into(), sample));
+        }
+        apart
+    }
+}

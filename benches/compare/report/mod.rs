@@ -1,0 +1,4 @@
+//! How figures are shown and kept.
+
+pub mod table;
+mod units;
