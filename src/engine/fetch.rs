@@ -22,7 +22,7 @@ use crate::model::file::File;
 use crate::model::ids::FileId;
 use crate::model::ignore::is_ignore_file;
 use crate::model::likeness::WORTH_BYTES;
-use crate::model::limits::{CHUNK, GROUP_BYTES, WINDOW_BYTES};
+use crate::model::limits::{ASKED, CHUNK, GROUP_BYTES, REQUESTS, WINDOW_BYTES};
 use crate::model::message::{Ack, Message};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -74,8 +74,9 @@ impl Host {
             }
             // A change that waits for its content goes before the background copy, and past a window that is
             // full of it.
-            let need = if state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
-            let asks = need.is_none() && state.bytes < WINDOW_BYTES && !state.queue.is_empty();
+            let may_ask = state.may_ask();
+            let need = if may_ask && state.bytes < 2 * WINDOW_BYTES { state.next_need() } else { None };
+            let asks = may_ask && need.is_none() && state.bytes < WINDOW_BYTES && !state.queue.is_empty();
             let wanted = |f: &File| self.holding.wants_all(f);
             let missing = |state: &mut State| {
                 let room =
@@ -137,14 +138,18 @@ impl Host {
     pub(super) fn fetch_for_cut(&self, file: FileId) {
         let share = self.share.lock();
         let Some(f) = share.file(file) else { return };
-        let touched = f.torn();
+        let (torn, lacks) = (f.torn(), f.missing.len());
         drop(share);
-        self.ask_now(file, &touched);
+        if !self.ask_now(file, &torn) {
+            self.fetch.want_whole(file, lacks);
+            self.pump();
+        }
     }
 
-    /// Asks for chunks that somebody waits for, ahead of everything else.
-    fn ask_now(&self, file: FileId, chunks: &ChunkSet) {
-        self.ask(file, chunks, false);
+    /// Asks for chunks that somebody waits for, ahead of everything else. False where that were too many requests at once: for
+    /// the rest it is to be called again when some have come.
+    fn ask_now(&self, file: FileId, chunks: &ChunkSet) -> bool {
+        self.ask(file, chunks, false)
     }
 
     /// Asks for chunks that somebody will read soon, as long as there is room for them.
@@ -154,15 +159,15 @@ impl Host {
         }
     }
 
-    fn ask(&self, file: FileId, chunks: &ChunkSet, ahead: bool) {
-        let Some(link) = self.link.get() else { return };
+    fn ask(&self, file: FileId, chunks: &ChunkSet, ahead: bool) -> bool {
+        let Some(link) = self.link.get() else { return true };
         let mut messages = Vec::new();
-        {
+        let all = {
             let share = self.share.lock();
-            let Some(f) = share.file(file) else { return };
+            let Some(f) = share.file(file) else { return true };
             let mut state = self.fetch.state.lock();
             if !state.up {
-                return;
+                return true;
             }
             let mut wanted: ChunkSet = chunks.iter().flat_map(|r| f.missing.within(&r)).collect();
             // What was asked for as urgently already is on its way; what flies as bulk may be far behind.
@@ -173,14 +178,16 @@ impl Host {
                 wanted.subtract(stalled);
             }
             let version = f.peers_version(&share.us());
-            for range in wanted.iter() {
-                for part in chunk::groups(range) {
-                    let wish = Wish { target: Target::Missing, file, version: version.clone(), size: f.size };
-                    messages.push(state.ask(wish, part, true));
-                }
+            let room = if ahead { ASKED } else { REQUESTS }.saturating_sub(state.requests.len());
+            let mut parts = wanted.iter().flat_map(chunk::groups);
+            for part in parts.by_ref().take(room) {
+                let wish = Wish { target: Target::Missing, file, version: version.clone(), size: f.size };
+                messages.push(state.ask(wish, part, true));
             }
-        }
+            parts.next().is_none()
+        };
         messages.into_iter().for_each(|m| self.send_request(link.as_ref(), m));
+        all
     }
 
     /// Waits until all of `chunks` of `file` are held, and fails in bounded time where they do not come.

@@ -1,11 +1,12 @@
 //! What the engine's threads say to one another, and the ends they say it through.
 //!
 //! Invariants: every thread takes from one queue only, in the order things came, but for the server's:
-//! there what a reader waits for goes first, and a peer has at most `REQUESTS` in it.
+//! there what a reader waits for goes first, and a peer has at most twice [`REQUESTS`] in it.
 
 use crate::model::chunk::ChunkSet;
 use crate::model::cut::{Cut, Piece};
 use crate::model::ids::{FileId, Seq};
+use crate::model::limits::REQUESTS;
 use crate::model::message::{Ack, Begin};
 use crate::model::survey::Answer;
 use crate::model::version::Version;
@@ -14,9 +15,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use tokio::time::Instant;
-
-/// Requests a peer may have open at once; an honest one stays far below.
-const REQUESTS: usize = 4096;
 
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +190,7 @@ impl Server {
     /// Queues a request; false where the peer asks for more than it should.
     pub(super) fn ask(&self, request: Request) -> bool {
         let mut queues = self.queues.lock();
-        if queues.urgent.len() + queues.bulk.len() >= REQUESTS {
+        if queues.urgent.len() + queues.bulk.len() >= 2 * REQUESTS {
             return false;
         }
         match request.urgent {

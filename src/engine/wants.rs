@@ -11,7 +11,7 @@ use crate::model::cut::Piece;
 use crate::model::file::File;
 use crate::model::ids::{FileId, Seq};
 use crate::model::likeness;
-use crate::model::limits::CHUNK;
+use crate::model::limits::{ASKED, CHUNK};
 use crate::model::message::Message;
 use crate::model::share::Share;
 use crate::model::version::Version;
@@ -202,6 +202,12 @@ impl Fetch {
 }
 
 impl State {
+    /// Whether the peer is to be asked for more that no reader waits for. What is wanted in many small parts fills no
+    /// window of bytes.
+    pub fn may_ask(&self) -> bool {
+        self.requests.len() < ASKED
+    }
+
     pub fn coming(&self) -> u64 {
         let into_files = self.requests.values().filter(|r| r.target == Target::Missing);
         into_files.map(|r| r.expect.len() * CHUNK).sum()

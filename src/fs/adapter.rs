@@ -8,6 +8,7 @@
 use super::error::Error;
 use super::kernel::Kernel;
 use super::modes::{Access, Mode};
+use super::mount::is_mounted;
 use super::opens::{Admitted, OpenFiles};
 use super::patience::{self, Ends};
 use super::replay::{self, INERT, Replay};
@@ -64,6 +65,7 @@ pub struct Owner {
 /// A mount that is being served. It ends when it is unmounted, from wherever.
 pub struct Serving {
     pub kernel: Kernel,
+    target: PathBuf,
     session: JoinHandle<io::Result<()>>,
     telling: Vec<JoinHandle<()>>,
 }
@@ -72,7 +74,12 @@ impl Serving {
     /// Returns when the mount is gone and all request threads have ended.
     pub fn wait(self) -> io::Result<()> {
         let ended = |_| io::Error::other("a thread of the mount panicked");
-        let result = self.session.join().map_err(ended).and_then(|result| result);
+        let mut result = self.session.join().map_err(ended).and_then(|result| result);
+        // What a lazy unmount comes to when its last user goes.
+        let aborted = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ECONNABORTED));
+        if aborted && is_mounted(&self.target).is_ok_and(|mounted| !mounted) {
+            result = Ok(());
+        }
         self.kernel.detach();
         for thread in self.telling {
             thread.join().map_err(ended)?;
@@ -103,9 +110,9 @@ pub fn serve<V: Volume>(
     // Who may enter is the kernel's to judge (allow_other); the library would also refuse the
     // close and unlock of a program that changed its user.
     let session = Session::from_fd(adapter, connection, SessionACL::All, config)?;
-    let telling = kernel.attach(session.notifier(), target, replay, replayer)?;
+    let telling = kernel.attach(session.notifier(), target.clone(), replay, replayer)?;
     let session = std::thread::Builder::new().name("fs-serve".into()).spawn(move || session.run())?;
-    Ok(Serving { kernel, session, telling })
+    Ok(Serving { kernel, target, session, telling })
 }
 
 struct Adapter<V> {

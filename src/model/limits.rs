@@ -45,6 +45,9 @@ pub const INFLIGHT_BYTES: u64 = 16 << 20;
 pub const FROZEN_FILES: usize = 2048;
 /// Bytes asked for in one `Retrieve`.
 pub const RETRIEVE_BYTES: u64 = GROUP_BYTES;
+/// Requests for content that are open at once: of those that nobody waits for, and of all. Twice as many end the session.
+pub const ASKED: usize = 1024;
+pub const REQUESTS: usize = 4096;
 /// Bytes asked for at once by who has something like it, most of which need not travel.
 pub const SPAN_BYTES: u64 = 8 * GROUP_BYTES;
 /// Bytes in a block of a signature, and blocks in one signature; of longer files only the beginning is signed.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use syncfs::engine::Host;
 use syncfs::fs::volume::Volume;
+use syncfs::model::limits::REQUESTS;
 use syncfs::store::{Dir, Disk};
 
 /// Every way in which a power cut tears a disk that a story tries.
@@ -312,6 +313,25 @@ fn a_new_file_that_nobody_else_had_is_gone_with_the_power_and_leaves_no_ghost() 
         // The name is free for something else.
         s.write(A, "new", 0, &text(100, b'N'));
         assert_eq!(s.level()["new"], text(100, b'N'));
+    });
+}
+
+#[test]
+fn a_file_that_was_changed_in_very_many_places_arrives() {
+    story(0, |s| {
+        let places = 3 * REQUESTS;
+        let mut image = text(places * 2_000, b'o');
+        s.write(A, "image", 0, &image);
+        s.level();
+        s.cut_link();
+        let host = s.host(A);
+        let handle = calls::open(host, process(1), "image").unwrap();
+        for at in (0..places).map(|n| n * 2_000) {
+            calls::write(host, handle, at as u64, b"n").unwrap();
+            image[at] = b'n';
+        }
+        calls::close(host, handle);
+        assert_eq!(s.level(), BTreeMap::from([("image".to_owned(), image)]));
     });
 }
 
