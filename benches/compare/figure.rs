@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Who is measured: `syncfs`, `native`, `bare`, `sshfs`, `rsync` and so on.
@@ -36,6 +36,9 @@ pub enum Unit {
     /// Just a number, such as wake-ups a second.
     Count,
 }
+
+/// Characters of what a panic said.
+const LINE: usize = 1000;
 
 /// What is wanted of syncfs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,10 +96,23 @@ impl Figure {
 
     /// How good syncfs is beside `other`, round by round: above 1 it is the better of the two.
     pub fn beside(&self, other: &str) -> Option<Spread> {
+        self.compared("syncfs", other)
+    }
+
+    /// How good `who` is beside `other`, round by round.
+    pub fn compared(&self, who: &str, other: &str) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(|round| {
-            let (ours, theirs) = (round.get("syncfs")?, round.get(other)?);
+            let (ours, theirs) = (round.get(who)?, round.get(other)?);
             Some(if self.unit.more_is_better() { ours / theirs } else { theirs / ours })
         }))
+    }
+
+    /// Everybody who was measured; syncfs first.
+    pub fn all(&self) -> Vec<&str> {
+        let others: BTreeSet<&str> = self.rounds.iter().flatten().map(|(who, _)| who.as_ref()).collect();
+        let mut all: Vec<&str> = others.into_iter().collect();
+        all.sort_by_key(|who| *who != "syncfs");
+        all
     }
 
     /// Whether `goal` is reached by the median; `None` where it was not measured.
@@ -109,11 +125,12 @@ impl Figure {
     }
 }
 
-/// Does what may panic, and says then what the panic said.
+/// Does what may panic, and says then what the panic said, in a line.
 pub fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or("a panic".into())
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        text.chars().take_while(|c| *c != '\n').take(LINE).collect()
     })
 }
 

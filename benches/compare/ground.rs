@@ -2,9 +2,10 @@
 //!
 //! Invariant: an image has no name once it is mounted, so its disk space goes with the mount.
 
-use crate::rig::run;
+use crate::rig::{run, try_run};
 use rustix::mount::UnmountFlags;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -32,6 +33,8 @@ impl Ground {
 
     fn made(bytes: u64, words: &[&str]) -> Ground {
         let root = tempfile::Builder::new().prefix("syncfs-bench-").tempdir_in(PLACE).expect("a directory");
+        // Users who are not root work in it, too.
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).expect("its mode");
         let (image, at) = (root.path().join("image"), root.path().join("mount"));
         File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image");
         std::fs::create_dir(&at).expect("a directory");
@@ -41,8 +44,7 @@ impl Ground {
         run(root.path(), &[&["mkfs.ext4", "-q", "-F"], &lazily[..], words, &[image]].concat());
         // Past the cache of the file system that the image lies on.
         let device = run(root.path(), &["losetup", "--find", "--show", "--direct-io=on", image]);
-        let mounted =
-            crate::rig::try_run(root.path(), &["mount", "-o", "noinit_itable", device.trim(), target]);
+        let mounted = try_run(root.path(), &["mount", "-o", "noinit_itable", device.trim(), target]);
         // Still in use, it goes when it is no longer.
         run(root.path(), &["losetup", "--detach", device.trim()]);
         assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));

@@ -16,10 +16,14 @@ mod bare;
 #[allow(dead_code)]
 mod figure;
 mod ground;
+mod hosts;
+mod idle;
 mod local;
+mod memory;
 #[allow(dead_code)]
 mod options;
 mod report;
+mod scale;
 
 use clap::Parser;
 use figure::Figure;
@@ -31,7 +35,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 type Group = (&'static str, fn(&Options) -> Vec<Figure>);
 
 /// All groups, in the order of the table. A folder adds its own here.
-const GROUPS: &[&[Group]] = &[local::GROUPS];
+const GROUPS: &[&[Group]] = &[local::GROUPS, idle::GROUPS, scale::GROUPS];
 
 fn main() {
     if let Some((source, target)) = bare::asked_for() {
@@ -43,7 +47,7 @@ fn main() {
     for (name, measure) in GROUPS.iter().copied().flatten() {
         figures.extend(measure(&options.within(name)));
     }
-    report::table::print(&figures);
+    report::end(&options, figures);
 }
 
 /// From now on nobody else sees what is mounted here.

@@ -27,6 +27,11 @@ impl Options {
         self.only.as_deref().is_none_or(|only| figure.starts_with(only))
     }
 
+    /// Whether any figure is wanted whose name begins so.
+    pub fn wants_of(&self, beginning: &str) -> bool {
+        self.wants(beginning) || self.only.as_deref().is_some_and(|only| only.starts_with(beginning))
+    }
+
     /// As they are for a group: it is wanted as a whole if it is what `--only` names.
     pub fn within(&self, group: &str) -> Options {
         let mut options = self.clone();

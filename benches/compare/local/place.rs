@@ -2,74 +2,69 @@
 //!
 //! Invariant: once settled, nobody has anything to do.
 
-use crate::bare::Bare;
-use crate::figure::attempt;
+use super::yardsticks::Yardsticks;
 use crate::ground::Ground;
-use crate::options::Options;
+use crate::hosts;
 use crate::rig::Pair;
-use crate::sshfs::Sshfs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// On each file system; sparse.
 const ROOM: u64 = 12 << 30;
-/// Rows delete what they made, and nobody is to be asked.
-const STORM: &str = "1000000000";
 
 /// Who works where, by the names that figures have for them.
-type Dirs = Vec<(&'static str, PathBuf)>;
+pub type Dirs = Vec<(&'static str, PathBuf)>;
 
 pub struct Place {
     pub dirs: Dirs,
-    /// Who is not there, and why.
     pub notes: Vec<String>,
-    pair: Pair,
-    // Ended in this order, and what they stand on last.
-    _apart: Pair,
-    _bare: Bare,
-    _sshfs: Option<Sshfs>,
+    /// Its peer replicates meanwhile.
+    pair: Option<Pair>,
+    // Ended before what they stand on.
+    _alone: Pair,
+    yardsticks: Yardsticks,
     grounds: Vec<Ground>,
 }
 
 impl Place {
-    pub fn new(_: &Options) -> Place {
+    /// Nobody has a file. syncfs is there twice: with a peer, and `offline`, whose peer has gone.
+    pub fn empty() -> Place {
         let ground = || Ground::new(ROOM);
-        let (native, below_bare, below_sshfs, a, b, alone) =
-            (ground(), ground(), ground(), ground(), ground(), ground());
-        let bare = Bare::mount(&below_bare.dir, below_bare.path().join("bare"));
-        let sshfs = attempt(|| Sshfs::mount(None, &below_sshfs.dir));
-        let pair = met([&a.dir, &b.dir]);
-        // It knew a peer, which has gone.
-        let gone = tempfile::tempdir_in(b.path()).expect("a directory");
-        let mut apart = met([&alone.dir, gone.path()]);
-        assert!(apart.b.unmount().success(), "{}", apart.b.log_text());
-        let mut dirs: Dirs = vec![("native", native.dir.clone()), ("bare", bare.dir.clone())];
-        let mut notes = Vec::new();
-        match &sshfs {
-            Ok(Some(sshfs)) => dirs.push(("sshfs", sshfs.dir.clone())),
-            Ok(None) => notes.push("sshfs left out: it or sshd is not installed".into()),
-            Err(why) => notes.push(format!("sshfs left out: {why}")),
-        }
-        dirs.push(("offline", apart.a.dir.clone()));
-        dirs.push(("syncfs", pair.a.dir.clone()));
-        let grounds = vec![native, below_bare, below_sshfs, a, b, alone];
-        Place { dirs, notes, pair, _apart: apart, _bare: bare, _sshfs: sshfs.ok().flatten(), grounds }
+        let yardsticks = Yardsticks::new(ground, |_| ());
+        let grounds = vec![ground(), ground(), ground()];
+        let pair = hosts::connected([&grounds[0].dir, &grounds[1].dir]);
+        let gone = tempfile::tempdir_in(grounds[1].path()).expect("a directory");
+        let mut alone = hosts::connected([&grounds[2].dir, gone.path()]);
+        assert!(alone.b.unmount().success(), "{}", alone.b.log_text());
+        let mut dirs = yardsticks.dirs();
+        dirs.extend([("offline", alone.a.dir.clone()), ("syncfs", pair.a.dir.clone())]);
+        let notes = yardsticks.note().into_iter().collect();
+        Place { dirs, notes, pair: Some(pair), _alone: alone, yardsticks, grounds }
+    }
+
+    /// Everybody has so many files, empty ones. syncfs has no peer: nothing changes.
+    pub fn listed(files: u64) -> Place {
+        let ground = || Ground::for_files(ROOM, files);
+        let yardsticks = Yardsticks::new(ground, |dir| hosts::fill(dir, files, &[]));
+        let grounds = vec![ground()];
+        hosts::fill(&grounds[0].dir, files, &[]);
+        let nobody = tempfile::tempdir_in(grounds[0].path()).expect("a directory");
+        let mut alone = hosts::apart([&grounds[0].dir, nobody.path()]);
+        alone.a.start();
+        let mut dirs = yardsticks.dirs();
+        dirs.push(("syncfs", alone.a.dir.clone()));
+        let notes = yardsticks.note().into_iter().collect();
+        Place { dirs, notes, pair: None, _alone: alone, yardsticks, grounds }
     }
 
     /// Returns when the peer has everything, and all disks have.
     pub fn settle(&self) {
-        self.pair.a.flush();
+        self.pair.iter().for_each(|pair| pair.a.flush());
+        self.yardsticks.sync();
         self.grounds.iter().for_each(Ground::sync);
     }
-}
 
-/// Two hosts over loopback, connected.
-fn met([a, b]: [&Path; 2]) -> Pair {
-    let root = tempfile::tempdir().expect("a directory");
-    let mut pair = Pair::of([a.to_owned(), b.to_owned()], root);
-    for host in [&mut pair.a, &mut pair.b] {
-        host.option("--max-delete", Path::new(STORM));
-        host.start();
+    /// syncfs with its peer.
+    pub fn pair(&mut self) -> Option<&mut Pair> {
+        self.pair.as_mut()
     }
-    pair.a.flush();
-    pair
 }

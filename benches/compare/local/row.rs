@@ -4,14 +4,19 @@ use super::place::Place;
 use crate::figure::{Contender, Figure, Goal, Unit, rounds};
 use crate::options::Options;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
+/// A sample takes so long at least.
+const LEAST: Duration = Duration::from_millis(300);
 
 /// Works in a directory; which sample it is, from 0, makes content that nobody had before.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     pub dir: &'a Path,
     pub sample: u64,
+    /// For what is not measured.
+    pub scratch: &'a Path,
     pub options: &'a Options,
 }
 
@@ -39,17 +44,30 @@ impl Row {
         options.wants(self.name) || self.offline.is_some() && options.wants(&self.offline_name())
     }
 
+    fn figure(&self) -> Figure {
+        Figure::new(self.name, self.title, self.unit, [self.goal.clone()])
+    }
+
+    pub fn left_out(&self, why: &str) -> Figure {
+        let mut figure = self.figure();
+        figure.notes.push(format!("left out: {why}"));
+        figure
+    }
+
     /// One figure, or two if it is also measured offline.
     pub fn measure(&self, place: &Place, options: &Options) -> Vec<Figure> {
         let mut figure =
             Figure::new(self.name, self.title, self.unit, [self.goal.clone()]).measured(|figure| {
+                let scratch = tempfile::tempdir().expect("a directory");
+                let scratch = scratch.path();
                 figure.notes.extend(place.notes.iter().cloned());
                 let dirs = place.dirs.iter().filter(|(who, _)| *who != "offline" || self.offline.is_some());
                 let mut contenders: Vec<Contender> = dirs
                     .map(|(who, dir)| {
                         let mut samples = 0..;
                         let sample = move || {
-                            let task = Task { dir, sample: samples.next().expect("endless"), options };
+                            let task =
+                                Task { dir, sample: samples.next().expect("endless"), scratch, options };
                             (self.prepare)(task);
                             place.settle();
                             let sample = (self.take)(task);
@@ -77,4 +95,13 @@ impl Row {
         }
         apart
     }
+}
+
+/// How much is done a second: work that says how much it was, again and again for a while.
+pub fn repeated(mut work: impl FnMut() -> u64) -> f64 {
+    let (begun, mut done) = (Instant::now(), 0);
+    while begun.elapsed() < LEAST {
+        done += work();
+    }
+    done as f64 / begun.elapsed().as_secs_f64()
 }

@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-use crate::figure::{Figure, Goal, Unit};
+use crate::figure::{Figure, Goal, Spread, Unit};
 
 pub fn shown(unit: Unit, value: f64) -> String {
     match unit {
@@ -43,4 +43,9 @@ pub fn digits(value: f64) -> String {
         v if v >= 0.1 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
+}
+
+/// The median, and from where to where it goes.
+pub fn ratio(spread: Spread) -> String {
+    format!("{}x ({} to {})", digits(spread.median), digits(spread.least), digits(spread.most))
 }

@@ -1,0 +1,49 @@
+//! Figures of one thing at one size, one sample each, and how they are taken.
+
+use crate::figure::{Figure, Goal, Unit};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Collects what is found at one size; `PREFIX-WHAT-SIZE` is what a figure is called.
+pub struct Found<'a> {
+    pub prefix: &'a str,
+    pub size: &'a str,
+    pub figures: Vec<Figure>,
+}
+
+impl Found<'_> {
+    pub fn add(&mut self, what: &str, title: &str, unit: Unit, goal: Option<Goal>, sample: f64) {
+        let name = format!("{}-{what}-{}", self.prefix, self.size);
+        let mut figure = Figure::new(&name, &format!("{title}, {}", self.size), unit, goal);
+        figure.rounds = vec![BTreeMap::from([("syncfs".into(), sample)])];
+        self.figures.push(figure);
+    }
+
+    /// Seconds that some work takes.
+    pub fn time(&mut self, what: &str, title: &str, goal: Option<Goal>, work: impl FnOnce()) {
+        let begun = Instant::now();
+        work();
+        self.add(what, title, Unit::Seconds, goal, begun.elapsed().as_secs_f64());
+    }
+
+    /// Seconds that the middle one of several takes; each says how long it took.
+    pub fn median(&mut self, what: &str, title: &str, count: u64, each: impl FnMut(u64) -> f64) {
+        let mut times: Vec<f64> = (0..count).map(each).collect();
+        times.sort_by(f64::total_cmp);
+        self.add(what, title, Unit::Seconds, None, times[times.len() / 2]);
+    }
+
+    /// What stands in for all that could not be found.
+    pub fn left_out(&mut self, why: &str) {
+        let name = format!("{}-left-out-{}", self.prefix, self.size);
+        let mut figure = Figure::new(&name, &format!("the rest, {}", self.size), Unit::Seconds, None);
+        figure.notes.push(format!("left out: {why}"));
+        self.figures.push(figure);
+    }
+}
+
+pub fn timed(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
