@@ -19,7 +19,7 @@ const SHADOW_BYTES: usize = 4 << 20;
 
 impl Host {
     /// Sets room aside for all that will be written into files that are here: a disk that is full refuses now, not
-    /// half-way. Disks that can't do that are taken as they are.
+    /// half-way, and so does one that lets no file be cut off. Disks that can't set room aside are taken as they are.
     pub(super) fn reserve(
         &self,
         pending: &Pending,
@@ -30,6 +30,11 @@ impl Host {
             let (Some(body), Some(changed)) = (&cut.body, verdict.body.takes()) else { continue };
             let Some((node, data)) = locked.get(cut.file) else { continue };
             let Ok(file) = self.data_file(node, data, true) else { continue };
+            let cut_off = |source| store::Error::Io { what: format!("cutting {} off", cut.file), source };
+            let size = file.len().map_err(cut_off)?;
+            if body.attrs.size < size {
+                file.set_len(size).map_err(cut_off)?;
+            }
             for range in pending.brought(cut.file, body).iter().flat_map(|range| changed.within(&range)) {
                 let bytes = chunk::bytes(&range, body.attrs.size);
                 let (keep_size, len) = (libc::FALLOC_FL_KEEP_SIZE as u32, bytes.end - bytes.start);
