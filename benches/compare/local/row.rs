@@ -6,7 +6,8 @@ use crate::options::Options;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 5;
+/// With `--quick`, and without.
+const ROUNDS: [usize; 2] = [3, 5];
 /// A sample takes so long at least.
 const LEAST: Duration = Duration::from_millis(300);
 
@@ -56,29 +57,27 @@ impl Row {
 
     /// One figure, or two if it is also measured offline.
     pub fn measure(&self, place: &Place, options: &Options) -> Vec<Figure> {
-        let mut figure =
-            Figure::new(self.name, self.title, self.unit, [self.goal.clone()]).measured(|figure| {
-                let scratch = tempfile::tempdir().expect("a directory");
-                let scratch = scratch.path();
-                figure.notes.extend(place.notes.iter().cloned());
-                let dirs = place.dirs.iter().filter(|(who, _)| *who != "offline" || self.offline.is_some());
-                let mut contenders: Vec<Contender> = dirs
-                    .map(|(who, dir)| {
-                        let mut samples = 0..;
-                        let sample = move || {
-                            let task =
-                                Task { dir, sample: samples.next().expect("endless"), scratch, options };
-                            (self.prepare)(task);
-                            place.settle();
-                            let sample = (self.take)(task);
-                            place.settle();
-                            sample
-                        };
-                        (*who, Box::new(sample) as Box<dyn FnMut() -> f64>)
-                    })
-                    .collect();
-                figure.rounds = rounds(ROUNDS, &mut contenders);
-            });
+        let mut figure = self.figure().measured(|figure| {
+            let scratch = tempfile::tempdir().expect("a directory");
+            let scratch = scratch.path();
+            figure.notes.extend(place.notes.iter().cloned());
+            let dirs = place.dirs.iter().filter(|(who, _)| *who != "offline" || self.offline.is_some());
+            let mut contenders: Vec<Contender> = dirs
+                .map(|(who, dir)| {
+                    let mut samples = 0..;
+                    let sample = move || {
+                        let task = Task { dir, sample: samples.next().expect("endless"), scratch, options };
+                        (self.prepare)(task);
+                        place.settle();
+                        let sample = (self.take)(task);
+                        place.settle();
+                        sample
+                    };
+                    (*who, Box::new(sample) as Box<dyn FnMut() -> f64>)
+                })
+                .collect();
+            figure.rounds = rounds(ROUNDS[usize::from(!options.quick)], &mut contenders);
+        });
         let offline = self.offline.clone().map(|goal| self.apart(&mut figure, goal));
         std::iter::once(figure).chain(offline).collect()
     }

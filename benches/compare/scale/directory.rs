@@ -10,7 +10,7 @@ use crate::rig::{Host, Pair, run};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const SIZES: [(&str, u64); 4] = [("1k", 1_000), ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000)];
 /// Where goals are for a full directory.
@@ -20,6 +20,8 @@ const MANY: u64 = 100_000;
 const CONTENT: &[u8] = b"as small as files are that come by the million";
 /// How often what is small is done.
 const TIMES: u64 = 21;
+/// Between two looks whether something has come.
+const LOOK: Duration = Duration::from_micros(100);
 
 pub fn measure(options: &Options) -> Vec<Figure> {
     if !options.wants_of("scale-") {
@@ -42,6 +44,7 @@ fn at(size: &str, files: u64) -> Vec<Figure> {
 }
 
 fn story(found: &mut Found, files: u64) {
+    let empty = empty();
     let grounds = [(); 2].map(|()| Ground::for_files((2 << 30) + 8192 * files, files));
     // The same on both hosts: they have not to send what they both have.
     grounds.iter().for_each(|ground| fill(&ground.dir, files, CONTENT));
@@ -56,7 +59,7 @@ fn story(found: &mut Found, files: u64) {
     drop_caches();
     let whole = |goal: Goal| (files >= LARGEST).then_some(goal);
     found.time("mount", "mount", whole(Goal::AtMost(5.0)), || pair.a.start());
-    let each = taken(&mut pair.a, "VmRSS:") as f64 / files as f64;
+    let each = taken(&mut pair.a, "VmRSS:").saturating_sub(empty) as f64 / files as f64;
     let goal = (files >= MANY).then_some(Goal::AtMost(300.0));
     found.add("memory", "resident memory a file, after mount", Unit::Bytes, goal, each);
     found.time("list", "first ls -l", None, || list(&pair.a.dir));
@@ -73,6 +76,14 @@ fn story(found: &mut Found, files: u64) {
         assert!(pair.a.unmount().success(), "{}", pair.a.log_text());
         pair.a.start();
     });
+}
+
+/// Bytes that a daemon takes without any file.
+fn empty() -> u64 {
+    let (ground, root) = (Ground::new(1 << 30), tempfile::tempdir().unwrap());
+    let mut pair = apart([&ground.dir, root.path()]);
+    pair.a.start();
+    taken(&mut pair.a, "VmRSS:")
 }
 
 /// What is done to one file, whatever else there is.
@@ -100,7 +111,8 @@ fn readable(path: &Path, content: &[u8]) {
     let begun = Instant::now();
     while std::fs::read(path).is_ok_and(|found| found != content) {
         assert!(begun.elapsed() < crate::rig::PATIENCE, "the peer has it in time");
-        std::thread::yield_now();
+        // Who looks all the time takes the processor from who is to bring it.
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -112,18 +124,12 @@ fn reconnect(a: &Host, b: &Host) -> f64 {
     let before = connections();
     let begun = Instant::now();
     for port in &ports {
-        run(
-            &a.dir,
-            &[
-                "ss",
-                "-K",
-                "( sport = :PORT or dport = :PORT ) and state established".replace("PORT", port).as_str(),
-            ],
-        );
+        let of_port = format!("( sport = :{port} or dport = :{port} )");
+        run(&a.dir, &["ss", "-K", "state", "established", &of_port]);
     }
     while connections() == before {
         assert!(begun.elapsed() < crate::rig::PATIENCE, "they meet again");
-        std::thread::sleep(std::time::Duration::from_micros(500));
+        std::thread::sleep(LOOK);
     }
     a.flush();
     begun.elapsed().as_secs_f64()
