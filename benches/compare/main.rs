@@ -22,8 +22,10 @@ mod local;
 mod memory;
 #[allow(dead_code)]
 mod options;
+mod peers;
 mod report;
 mod scale;
+mod two;
 
 use clap::Parser;
 use figure::Figure;
@@ -35,7 +37,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 type Group = (&'static str, fn(&Options) -> Vec<Figure>);
 
 /// All groups, in the order of the table. A folder adds its own here.
-const GROUPS: &[&[Group]] = &[local::GROUPS, idle::GROUPS, scale::GROUPS];
+const GROUPS: &[&[Group]] = &[local::GROUPS, two::GROUPS, idle::GROUPS, scale::GROUPS];
 
 fn main() {
     if let Some((source, target)) = bare::asked_for() {

@@ -1,0 +1,196 @@
+//! How soon a reader on B has what was closed on A: a new file of 4 KiB, and such a file written anew in place.
+//!
+//! One thread writes, and then looks for it on B each 50 µs; where it has waited long, less often. Time begins before `close` is
+//! called. `native` does both in one directory: what the method itself costs.
+
+use super::ours::Syncfs;
+use super::turns::{Sample, Turn, left_out, note, taken, turns};
+use crate::figure::{Figure, Goal, Unit};
+use crate::link::{Link, Terms, Yardstick};
+use crate::options::Options;
+use crate::peers::{Ends, Peer, Side, wanted};
+use crate::rig::noise;
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+const SIZE: usize = 4096;
+const ROOM: u64 = 1 << 30;
+const ROUNDS: usize = 5;
+/// Between two looks.
+const LOOK: Duration = Duration::from_micros(50);
+/// Between two changes; and as long again as the last one took, at random, for who looks for changes now and then.
+const REST: Duration = Duration::from_millis(2);
+/// Who has not crossed by then is left out.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Changes in a round for who takes very long.
+const LEAST: usize = 2;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    New,
+    Edit,
+}
+
+pub fn measure(options: &Options) -> Vec<Figure> {
+    // Sleeping takes no longer than it is told to.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    [false, true].into_iter().flat_map(|far| at(options, far)).collect()
+}
+
+/// The figures of one place: over loopback, or at the ends of a link.
+fn at(options: &Options, far: bool) -> Vec<Figure> {
+    let (group, place) = if far { ("latency-far", "25 ms away") } else { ("latency", "over loopback") };
+    let kinds = [(Kind::New, "new", "new file"), (Kind::Edit, "edit", "edit")];
+    let kinds: Vec<_> =
+        kinds.iter().filter(|(_, kind, _)| options.wants_of(&format!("{group}-{kind}"))).collect();
+    let figures = kinds.iter().map(|(kind, name, what)| {
+        let figure = |tail, of| {
+            let title = format!("{what} of 4 KiB, close on A to read on B, {place}, {of}");
+            Figure::new(&format!("{group}-{name}{tail}"), &title, Unit::Seconds, [])
+        };
+        (*kind, [figure("", "median"), figure("-p99", "99th percentile")])
+    });
+    let (kinds, mut figures): (Vec<Kind>, Vec<[Figure; 2]>) = figures.unzip();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    taken(figures.as_flattened_mut(), |figures| measured(options, far, &kinds, figures));
+    figures.into_flattened().into_iter().filter(|figure| options.wants(&figure.name)).collect()
+}
+
+/// Of each kind the median and the 99th percentile.
+fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]) {
+    let link = far.then(|| Rc::new(Link::new(Terms { delay: Duration::from_millis(25), rate: 1e9 })));
+    let way = link.as_ref().map_or(0.0, |link| Yardstick::of(link, 1 << 20).rtt.as_secs_f64() / 2.0);
+    for (n, figure) in figures.iter_mut().enumerate() {
+        figure.goals = vec![Goal::AtMost(way + [1e-3, 10e-3][n % 2])];
+    }
+    let ends = || Rc::new(Ends::new(link.as_ref(), ROOM));
+    let count = options.size(200, 100) as usize;
+    let most = Duration::from_secs(options.size(8, 3));
+    let sample = |who: &'static str, peer: Box<dyn Peer>| {
+        let mut user = User::new(peer);
+        move || {
+            let mut samples: Vec<Sample> = Vec::new();
+            for (n, kind) in kinds.iter().enumerate() {
+                let times = user.times(*kind, count, most);
+                let p99 = times[times.len() * 99 / 100];
+                samples.extend([(2 * n, who, times[times.len() / 2]), (2 * n + 1, who, p99)]);
+            }
+            samples
+        }
+    };
+    let mut takers = Vec::new();
+    if !far {
+        takers.push(Turn::new("native", sample("native", Box::new(Native(ends())))));
+    }
+    takers.push(Turn::new("syncfs", sample("syncfs", Box::new(Syncfs::start(ends())))));
+    for kind in wanted(options) {
+        match kind.started(ends) {
+            Ok(peer) => takers.push(Turn::of(kind, ROUNDS, sample(kind.name, peer))),
+            Err(why) => left_out(figures, kind.name, &why),
+        }
+        note(figures, &kind.note());
+    }
+    let seconds = most.as_secs();
+    note(
+        figures,
+        &format!("{count} changes in each round; fewer of who takes more than {seconds} s for them"),
+    );
+    turns(ROUNDS, figures, takers);
+}
+
+/// Writes on A, and reads on B.
+struct User {
+    peer: Box<dyn Peer>,
+    /// Changes so far.
+    changes: u64,
+    /// What is edited, open on B.
+    edited: Option<File>,
+}
+
+impl User {
+    fn new(peer: Box<dyn Peer>) -> User {
+        User { peer, changes: 0, edited: None }
+    }
+
+    /// How long each of some changes took, in seconds, sorted.
+    fn times(&mut self, kind: Kind, count: usize, most: Duration) -> Vec<f64> {
+        let (begun, mut times) = (Instant::now(), Vec::new());
+        while times.len() < count && (times.len() < LEAST || begun.elapsed() < most) {
+            let time = match kind {
+                Kind::New => self.new_file(),
+                Kind::Edit => self.edit(),
+            };
+            times.push(time.as_secs_f64());
+            let random = noise(self.changes, 1)[0];
+            std::thread::sleep(REST + time.min(Duration::from_secs(1)) * u32::from(random) / 256);
+        }
+        times.sort_by(f64::total_cmp);
+        times
+    }
+
+    fn new_file(&mut self) -> Duration {
+        let (name, bytes) = (format!("new {}", self.changes), self.bytes());
+        let file = File::create_new(self.peer.dir(Side::A).join(&name)).expect("created");
+        let path = self.peer.dir(Side::B).join(&name);
+        self.crossing(file, &bytes, |found| std::fs::read(&path).is_ok_and(|bytes| bytes == found))
+    }
+
+    fn edit(&mut self) -> Duration {
+        let (path, there) = (self.path(Side::A), self.path(Side::B));
+        if !path.exists() {
+            let (file, bytes) = (File::create_new(&path).expect("created"), self.bytes());
+            self.crossing(file, &bytes, |bytes| std::fs::read(&there).is_ok_and(|found| found == bytes));
+            self.edited = self.peer.changes_in_place().then(|| File::open(&there).expect("it was read"));
+        }
+        let (file, bytes) = (File::options().write(true).open(&path).expect("open"), self.bytes());
+        let (edited, mut found) = (self.edited.take(), [0; SIZE]);
+        let time = self.crossing(file, &bytes, |bytes| match &edited {
+            Some(file) => file.read_exact_at(&mut found, 0).is_ok() && found == bytes,
+            None => std::fs::read(&there).is_ok_and(|found| found == bytes),
+        });
+        self.edited = edited;
+        time
+    }
+
+    fn path(&self, side: Side) -> PathBuf {
+        self.peer.dir(side).join("edited")
+    }
+
+    /// Content that nobody had before.
+    fn bytes(&mut self) -> Vec<u8> {
+        self.changes += 1;
+        noise(self.changes, SIZE)
+    }
+
+    /// How long it takes from closing a file with these bytes until they are seen.
+    fn crossing(&mut self, file: File, bytes: &[u8], mut seen: impl FnMut(&[u8]) -> bool) -> Duration {
+        file.write_all_at(bytes, 0).expect("written");
+        let begun = Instant::now();
+        drop(file);
+        self.peer.push();
+        while !seen(bytes) {
+            assert!(begun.elapsed() < PATIENCE, "a change is not seen within {} s", PATIENCE.as_secs());
+            std::thread::sleep(LOOK.max(begun.elapsed() / 200));
+        }
+        begun.elapsed()
+    }
+}
+
+/// Both hosts in one directory.
+struct Native(Rc<Ends>);
+
+impl Peer for Native {
+    fn dir(&self, _: Side) -> &Path {
+        self.0.dir(Side::A)
+    }
+
+    fn changes_in_place(&self) -> bool {
+        true
+    }
+}
