@@ -63,7 +63,7 @@ impl World {
             n => files[script.below(n) as usize],
         };
         let file = pick(script);
-        let of = self.share.file(file).cloned().unwrap_or_default();
+        let of = self.share.file(file).map(|f| f.into_owned()).unwrap_or_default();
         match script.below(13) {
             0 => {
                 let (name, size) = (name(script), script.below(256) * 20);
@@ -89,13 +89,13 @@ impl World {
             7 => self.cut(|_| true),
             8 => {
                 let (place, body) = (script.number(10), script.number(10));
-                let acks = self.share.unthanked().iter().map(|id| Ack { file: *id, place, body }).collect();
+                let acks = self.share.unthanked().iter().map(|file| Ack { file, place, body }).collect();
                 self.apply(Record::Thanked { acks });
             }
             9 => {
                 let some: ChunkSet = of.missing.iter().skip(script.below(2) as usize).take(2).collect();
                 self.apply(Record::Present { file, chunks: some });
-                if self.share.file(file).is_some_and(File::is_whole) {
+                if self.share.file(file).is_some_and(|f| f.is_whole()) {
                     self.apply(Record::Published { file });
                 }
             }
@@ -128,13 +128,13 @@ impl World {
 
     /// Takes a cut of all that is fresh and `concerned`.
     fn cut(&mut self, concerned: impl Fn(FileId) -> bool) {
-        let mark = |id: &FileId| {
-            let f = self.share.file(*id)?;
+        let mark = |file: FileId| {
+            let f = self.share.file(file)?;
             let (place, body) = (f.place_is_fresh(), f.body_is_fresh());
-            Some(CutMark { file: *id, place, body, stamp: f.next_stamp(5), mtime: 5 })
+            Some(CutMark { file, place, body, stamp: f.next_stamp(5), mtime: 5 })
         };
         let marks: Vec<CutMark> =
-            self.share.fresh().iter().filter(|id| concerned(**id)).filter_map(mark).collect();
+            self.share.fresh().iter().filter(|id| concerned(*id)).filter_map(mark).collect();
         if !marks.is_empty() {
             self.apply(Record::Cut { seq: self.share.header().head + 1, marks });
         }
@@ -156,8 +156,9 @@ impl World {
             let has_body = match &second.body {
                 // Content that is missing here may come twice.
                 BodyVerdict::Take(chunks) => {
-                    let missing = self.share.file(second.file).map(|f| &f.missing);
-                    chunks.iter().all(|range| missing.is_some_and(|m| m.gaps(&range).is_empty()))
+                    let held = self.share.file(second.file);
+                    let missing = |range| held.as_ref().is_some_and(|f| f.missing.gaps(&range).is_empty());
+                    chunks.iter().all(missing)
                 }
                 verdict => *verdict == BodyVerdict::Have,
             };
@@ -188,7 +189,7 @@ impl World {
         }
         let (mut files, mut revived, mut copies) = (Vec::new(), Vec::new(), Vec::<Kept>::new());
         for (file, verdict) in cut.files.iter().zip(&verdicts) {
-            let ours = self.share.file(file.file).filter(|f| f.name.is_some()).cloned();
+            let ours = self.share.file(file.file).filter(|f| f.name.is_some()).map(|f| f.into_owned());
             if let (BodyVerdict::Yield { copy: true, .. }, Some(f)) = (&verdict.body, &ours) {
                 let name = self.conflict_name(f.name.as_ref().expect("just seen"), file.file, cut, &copies);
                 let next = self.share.next_file();
@@ -227,7 +228,8 @@ impl World {
     /// What a checkpoint writes of the share is read back as it was.
     fn survives_a_restart(&self) {
         let header: Header = same(self.share.header());
-        let share = Share::restore(header, self.share.files().map(|(id, file)| (id, same(file))));
+        let mut share = Share::restoring(header);
+        self.share.files().for_each(|(id, file)| share.restore(id, same(&*file)));
         if let Err(fault) = share.check() {
             panic!("{fault}, after a restart");
         }

@@ -290,8 +290,8 @@ impl Host {
             None => {
                 // Where ours stays on top of the peer's, nothing has changed here.
                 t.body.as_ref().filter(|body| body.agreed.is_none())?;
-                let name = share.file(t.file)?.name.as_ref();
-                Told::came(name, name)
+                let name = share.name(t.file);
+                share.has(t.file).then(|| Told::came(name.as_ref(), name.as_ref()))?
             }
         };
         taken.iter().filter_map(told).collect()
@@ -322,7 +322,7 @@ impl Host {
                 // The peer had our version and has forgotten it: it must hear of it again.
                 self.outbound.lock().tell_all(cut.file);
             } else {
-                let stat = share.file(cut.file).and_then(|f| self.backing.stat(location(cut.file, f)?).ok());
+                let stat = share.file(cut.file).and_then(|f| self.backing.stat(location(cut.file, &f)?).ok());
                 let size = stat.map_or(0, |s| s.size);
                 self.commit(&mut share, Record::Adopted { file: cut.file, size, apart: false })?;
                 after.whole.push(cut.file);
@@ -415,7 +415,7 @@ impl Host {
             };
             let mut share = self.share.lock();
             let edited = |f: &File| f.is_edited_unseen(stat.size, stat.mtime.nanoseconds());
-            if share.file(node.id).is_some_and(edited) {
+            if share.file(node.id).is_some_and(|f| edited(&f)) {
                 tracing::info!("{} was edited behind our back", node.id);
                 let (chunks, size) = (ChunkSet::of(0..chunk::count(stat.size)), stat.size);
                 self.commit(&mut share, Record::Wrote { file: node.id, chunks, size })?;

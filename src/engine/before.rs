@@ -19,6 +19,7 @@ use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Content};
 use rustix::fs::RenameFlags;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -63,7 +64,7 @@ impl Host {
             if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
                 return;
             }
-            let known = |f: &&File| !f.base.is_empty() && !f.unsettled;
+            let known = |f: &Cow<File>| !f.base.is_empty() && !f.unsettled;
             let Some(f) = node.file(data, &share).filter(known) else { return };
             let end = chunk::count(f.size.min(f.base_size));
             let inside = chunks.iter().map(|r| r.start..r.end.min(end).max(r.start));
@@ -118,7 +119,7 @@ impl Host {
         let images: ChunkSet = {
             let share = self.share.lock();
             let wanted =
-                |f: &&File| f.name.is_none() && f.place_tag != 0 && !f.base.is_empty() && !f.unsettled;
+                |f: &Cow<File>| f.name.is_none() && f.place_tag != 0 && !f.base.is_empty() && !f.unsettled;
             if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
                 return Ok(false);
             }

@@ -68,6 +68,7 @@ impl Host {
         let (known, unsettled, told, our_size, our_attrs) = {
             let share = self.share.lock();
             let f = share.file(id).filter(|f| f.name.is_some());
+            let f = f.as_deref();
             let told = share.ours_in(&body.version);
             let our_size = f.is_some_and(|f| f.size_is_ours(told, body.attrs.size));
             let our_attrs = f.is_some_and(|f| f.attrs_tag > told);

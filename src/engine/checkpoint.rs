@@ -10,12 +10,10 @@ use super::pending::Redo;
 use super::queues::Turn;
 use super::worker::Worker;
 use crate::model::codec;
-use crate::model::ids::FileId;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, Lsn};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -77,8 +75,8 @@ impl Host {
     /// With `clean`, notes that nothing will change any more.
     pub(super) fn checkpoint(&self, clean: bool) -> Result<(), Error> {
         let mut meta = self.checkpointer.meta.lock();
-        let mut touched: BTreeSet<FileId> = self.share.lock().take_touched();
-        for &id in &touched {
+        let mut touched = self.share.lock().take_touched();
+        for id in touched.iter() {
             let stamp = self.stat(id).map(|stat| store::stamp(&stat));
             self.share.lock().record_times(id, stamp.map(|s| (s.ino, (s.mtime, s.ctime))));
         }
@@ -87,14 +85,14 @@ impl Host {
             let mut share = self.share.lock();
             // What changed while the times were looked at is in this checkpoint as well; its times go into the next.
             let meanwhile = share.take_touched();
-            meanwhile.iter().for_each(|id| share.record_times(*id, None));
-            share.put_back(meanwhile.clone());
-            touched.extend(meanwhile);
+            meanwhile.iter().for_each(|id| share.record_times(id, None));
+            share.put_back(meanwhile.iter());
+            touched.extend(meanwhile.iter());
             let (mut puts, mut gone) = (Vec::new(), Vec::new());
-            for id in &touched {
-                match share.file(*id) {
-                    Some(file) => puts.push((*id, codec::encode(file))),
-                    None => gone.push(*id),
+            for id in touched.iter() {
+                match share.file(id) {
+                    Some(file) => puts.push((id, codec::encode(&*file))),
+                    None => gone.push(id),
                 }
             }
             let stored = Stored {
@@ -118,7 +116,7 @@ impl Host {
         };
         if let Err(error) = write() {
             // The next checkpoint must not trim the journal without these.
-            self.share.lock().put_back(touched);
+            self.share.lock().put_back(touched.iter());
             return Err(error.into());
         }
         self.journal.trim(lsn + 1)?;

@@ -117,7 +117,7 @@ impl Host {
             match node.file(data, &share) {
                 Some(f) => {
                     let offset = offset.unwrap_or(f.size);
-                    (offset, Some(Before::look(f, &chunk::touched(offset, bytes.len() as u64))))
+                    (offset, Some(Before::look(&f, &chunk::touched(offset, bytes.len() as u64))))
                 }
                 None => (offset.map_or_else(|| file.len(), Ok)?, None),
             }
@@ -191,7 +191,7 @@ impl Host {
         let before = {
             let share = self.share.lock();
             let Some(f) = node.file(data, &share) else { return Ok(()) };
-            Before::look(f, &(0..chunk::count(f.size)))
+            Before::look(&f, &(0..chunk::count(f.size)))
         };
         self.note(node, &before, ChunkSet::of(0..chunk::count(before.size)), before.size)
     }
@@ -274,9 +274,9 @@ impl Host {
         self.save_cut_off(node, data, file, size);
         let before = {
             let mut share = self.share.lock();
-            match node.file(data, &share) {
-                Some(f) => {
-                    let before = Before::look(f, &(0..0));
+            let before = node.file(data, &share).map(|f| Before::look(&f, &(0..0)));
+            match before {
+                Some(before) => {
                     let lsn = if before.size != size {
                         self.commit(&mut share, Record::Resized { file: node.id, size })?
                     } else {
@@ -334,7 +334,7 @@ impl Host {
                 let end =
                     if shifts { u64::MAX } else { chunk::touched(range.start, range.end - range.start).end };
                 Before::look(
-                    f,
+                    &f,
                     &(range.start / CHUNK..end.min(chunk::count(f.size)).max(range.start / CHUNK)),
                 )
             })
@@ -418,8 +418,9 @@ impl Host {
         let fresh = {
             let mut share = self.share.lock();
             let Some(f) = share.file(node.id).filter(|f| f.name.is_some()) else { return Ok(()) };
-            let before = Before::look(f, &(0..0));
-            if !before.fresh || f.attrs_tag <= f.body_cut {
+            let (before, untold) = (Before::look(&f, &(0..0)), f.attrs_tag <= f.body_cut);
+            drop(f);
+            if !before.fresh || untold {
                 let record = self.commit(&mut share, Record::Touched { file: node.id, attrs: true })?;
                 lsn = before.clean.then_some(record);
             }

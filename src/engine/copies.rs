@@ -43,7 +43,7 @@ impl Host {
         // Where this host only receives, a file of the peer's that was renamed here is no copy to be merged.
         let known = |f: &File| self.options.direction.receives() && !f.base.is_empty();
         let plain = |f: &File| f.is_plain() && !known(f);
-        let is_plain = self.share.lock().file(ours).is_some_and(plain);
+        let is_plain = self.share.lock().file(ours).is_some_and(|f| plain(&f));
         let (Some(body), true, false) = (&cut.body, is_plain, self.is_written(ours)) else {
             return Ok(false);
         };

@@ -154,7 +154,7 @@ impl Host {
             return;
         }
         let _ = self.triggers.send(Trigger::Tick);
-        let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().copied().collect();
+        let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().collect();
         for file in fresh {
             let _ = self.triggers.send(Trigger::Cut(vec![file], None));
         }
@@ -425,7 +425,7 @@ impl Host {
         let alike = |id, news: &ChunkSet| {
             let much = |f: &FileState| likeness::is_much(news.len(), f.size);
             news.len() * CHUNK >= self.least()
-                && share.file(id).is_some_and(much)
+                && share.file(id).is_some_and(|f| much(&f))
                 && self.hints.lock().of(id).is_some()
         };
         inline &= !parts.iter().any(|p| p.2 && alike(p.0, &p.3));
@@ -569,7 +569,7 @@ impl Host {
 /// Whether nothing of a file was changed here, alone or with others.
 fn is_the_peers(share: &Share, id: FileId) -> bool {
     let unchanged = |f: &FileState| f.name.is_some() && f.is_thanked() && !f.unsettled && f.bond.is_none();
-    share.file(id).is_some_and(unchanged)
+    share.file(id).is_some_and(|f| unchanged(&f))
 }
 
 /// Joins neighbours until the list is within its limit; chunks between them travel too.

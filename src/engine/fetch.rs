@@ -42,8 +42,10 @@ impl Host {
     pub(super) fn fetch_up(&self) {
         let lacking: Vec<(u64, FileId)> = {
             let share = self.share.lock();
-            let wanted = |id: &FileId| share.file(*id).filter(|f| self.holding.wants_all(f));
-            let missing = |id: &FileId| Some((wanted(id)?.missing.len(), *id));
+            let missing = |id| {
+                let file = share.file(id).filter(|f| self.holding.wants_all(f))?;
+                Some((file.missing.len(), id))
+            };
             share.lacking().iter().filter_map(missing).collect()
         };
         {
@@ -419,9 +421,9 @@ impl Host {
             let _data = node.data.lock();
             let mut share = self.share.lock();
             let Some(f) = share.file(id).filter(|f| f.is_whole()) else { continue };
-            if f.partial
-                && let Some(name) = f.name.clone()
-            {
+            let hidden = f.name.clone().filter(|_| f.partial);
+            drop(f);
+            if let Some(name) = hidden {
                 self.backing.rename(At::Partial(id), At::Name(&name), RenameFlags::NOREPLACE)?;
                 self.commit(&mut share, Record::Published { file: id })?;
                 if is_ignore_file(&name) {

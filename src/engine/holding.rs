@@ -145,12 +145,7 @@ impl Holding {
     pub(super) fn space(&self, disk: Space, share: &Share) -> Space {
         let Some((limit, used)) = self.cache(|cache| (cache.limit(), cache.used())) else { return disk };
         // What the peer has makes way for what is written.
-        let stays = |f: &&File| f.name.is_some() && (f.pinned || !f.is_thanked());
-        let held = |f: &File| f.size - f.missing_bytes();
-        let fixed: u64 = match share.header().may_evict {
-            false => used,
-            true => share.files().map(|(_, f)| f).filter(stays).map(held).sum(),
-        };
+        let fixed = if share.header().may_evict { share.totals().fixed_bytes } else { used };
         let makes_way = used.saturating_sub(fixed);
         let on_disk = disk.available.saturating_mul(disk.block).saturating_add(makes_way);
         let block = disk.block.max(1);
@@ -214,13 +209,14 @@ impl Holding {
 
 /// What lies here, in the order that the last mount left.
 fn fill(mut cache: Cache, backing: &Backing, share: &Share) -> store::Result<Cache> {
-    let mut held: Vec<(FileId, &File)> = share.files().filter(|(_, f)| f.name.is_some()).collect();
-    held.sort_unstable_by_key(|(id, _)| *id);
-    for (id, file) in &held {
-        let Some(stat) = location(*id, file).and_then(|at| backing.stat(at).ok()) else { continue };
-        cache.weigh(*id, stat.blocks * 512);
+    for id in share.ids_in_order() {
+        // Of most there may be nothing here, and nothing to be looked at.
+        let file = share.file(id).filter(|f| f.name.is_some() && !f.holds_nothing());
+        let Some(file) = file else { continue };
+        let Some(stat) = location(id, &file).and_then(|at| backing.stat(at).ok()) else { continue };
+        cache.weigh(id, stat.blocks * 512);
         if stat.blocks > 0 {
-            file.held().iter().for_each(|range| cache.touch(*id, range));
+            file.held().iter().for_each(|range| cache.touch(id, range));
         }
     }
     let order: Vec<(FileId, u64)> = match backing.load_cache()? {

@@ -23,12 +23,12 @@ impl Host {
 
     /// The same of the file `id`, if there is one.
     pub(super) fn stays_here_by_id(&self, share: &Share, id: FileId) -> bool {
-        share.file(id).is_some_and(|file| self.stays_here(file))
+        share.file(id).is_some_and(|file| self.stays_here(&file))
     }
 
     /// The files of which the peer lacks something that it is to have.
     pub(super) fn to_tell<'a>(&'a self, share: &'a Share) -> impl Iterator<Item = FileId> + 'a {
-        share.unthanked().iter().copied().filter(|id| !self.stays_here_by_id(share, *id))
+        share.unthanked().iter().filter(|id| !self.stays_here_by_id(share, *id))
     }
 
     /// Reads the patterns if they may have changed; then what need not stay any more is told.
@@ -68,7 +68,7 @@ impl Host {
         wrong.iter().for_each(|wrong| tracing::warn!("{IGNORE_FILE}, {wrong}"));
         let (before, _) = std::mem::replace(&mut *self.patterns.write(), (patterns, Some(found)));
         let share = self.share.lock();
-        let stayed = |id: &FileId| share.file(*id).is_some_and(|file| stays_by(&before, file));
+        let stayed = |id: &FileId| share.file(*id).is_some_and(|file| stays_by(&before, &file));
         for file in self.to_tell(&share).filter(stayed) {
             let _ = self.triggers.send(Trigger::Changed(vec![file], None));
         }

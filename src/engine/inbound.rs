@@ -456,6 +456,7 @@ impl Host {
             if ours.is_some() && verdict.touches() {
                 locked.push(share.ino(cut.file));
             }
+            let ours = ours.as_deref();
             let unsettled = ours.is_some_and(|f| f.unsettled);
             let mut lacks = yet_to_come(share, pending, cut, verdict);
             let yields = matches!(verdict.body, BodyVerdict::Yield { .. });
@@ -472,7 +473,7 @@ impl Host {
             let moves = matches!(verdict.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
             let name = cut.place.as_ref().and_then(|p| p.name.as_ref()).filter(|_| moves);
             let holder = name.and_then(|n| share.named(n)).filter(|id| *id != cut.file);
-            if holder.and_then(|id| share.file(id)).is_some_and(File::is_whole) {
+            if holder.and_then(|id| share.file(id)).is_some_and(|f| f.is_whole()) {
                 lazy &= !self.holding.fits(lacks.len() * CHUNK);
                 // A name that is held moves only to content that is wholly held.
                 let still = ours.map_or(0, |f| still_missing(f, cut, &verdict.body).len());
@@ -528,6 +529,7 @@ impl Host {
         }
         let file = cut.file;
         let old = share.file(file).filter(|f| f.name.is_some());
+        let old = old.as_deref();
         // What only grew has nothing of what it gets.
         if let Some(old) = old.filter(|f| chunks.overlaps(&(0..f.size / CHUNK))) {
             let anew = likeness::is_much(chunks.len(), old.size.max(size));
@@ -544,7 +546,7 @@ impl Host {
             let share = self.share.lock();
             let names = cut.files.iter().filter_map(|f| f.place.as_ref()?.name.as_ref());
             let holders = names.filter_map(|n| share.named(n));
-            cut.files.iter().map(|f| f.file).chain(holders).filter(|id| share.file(*id).is_some()).collect()
+            cut.files.iter().map(|f| f.file).chain(holders).filter(|id| share.has(*id)).collect()
         };
         ids.sort_unstable();
         ids.dedup();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 impl Host {
     /// The names of all files, in order.
     pub fn file_names(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = self.share.lock().names().map(|(name, _)| name.clone()).collect();
+        let mut names: Vec<Name> = self.share.lock().names().map(|(name, _)| name).collect();
         names.sort();
         names
     }
@@ -17,8 +17,8 @@ impl Host {
     pub fn conflict_copies(&self) -> BTreeMap<Name, Vec<(Name, Conflict)>> {
         let mut found: BTreeMap<Name, Vec<(Name, Conflict)>> = BTreeMap::new();
         for (name, _) in self.share.lock().names() {
-            if let Some(told) = conflict(name) {
-                found.entry(told.original.clone()).or_default().push((name.clone(), told));
+            if let Some(told) = conflict(&name) {
+                found.entry(told.original.clone()).or_default().push((name, told));
             }
         }
         found.values_mut().for_each(|copies| copies.sort_by(|a, b| a.0.cmp(&b.0)));

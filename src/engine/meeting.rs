@@ -242,7 +242,7 @@ impl Host {
     /// Gives every file a version that the survey can speak of, and holds none for known to the peer. Returns the
     /// versions.
     fn part(&self) -> store::Result<BTreeMap<FileId, (Version, Version)>> {
-        let files: Vec<FileId> = self.share.lock().files().map(|f| f.0).collect();
+        let files: Vec<FileId> = self.share.lock().ids().collect();
         let mut seen = BTreeMap::new();
         for batch in files.chunks(BATCH) {
             let mut share = self.share.lock();
@@ -250,7 +250,7 @@ impl Host {
             for &file in batch {
                 let Some(f) = share.file(file).filter(|f| f.name.is_some()) else { continue };
                 // Whoever changes it from here on has a node before the change is in the journal.
-                if !f.is_plain() || self.stays_here(f) || self.nodes.find(file).is_some() {
+                if !f.is_plain() || self.stays_here(&f) || self.nodes.find(file).is_some() {
                     continue;
                 }
                 let Some(name) = f.name.as_ref() else { continue };
@@ -268,7 +268,7 @@ impl Host {
             }
             let versions = |f: &File| (f.place.clone(), f.body.clone());
             let settled = batch.iter().filter_map(|id| Some((*id, share.file(*id)?)));
-            seen.extend(settled.filter(|(_, f)| !f.is_fresh()).map(|(id, f)| (id, versions(f))));
+            seen.extend(settled.filter(|(_, f)| !f.is_fresh()).map(|(id, f)| (id, versions(&f))));
         }
         let mut share = self.share.lock();
         if !planted(Bug::TrustOldThanks) {
@@ -289,7 +289,7 @@ impl Host {
             };
             let compared =
                 share.names().filter(|(_, id)| compared(id) && !self.stays_here_by_id(&share, *id));
-            compared.map(|(n, id)| (id, n.clone())).collect()
+            compared.map(|(name, id)| (id, name)).collect()
         };
         let mut entries = Vec::with_capacity(files.len());
         for (file, name) in files {
@@ -398,7 +398,7 @@ impl Host {
         }
         // What no peer ever had is another file than the peer's.
         let own = |f: &File| f.base.is_empty() && !f.is_fresh();
-        let loses = |met: &&Met| share.file(met.file).is_some_and(|f| own(f) && !ours_wins(met, f.stamp));
+        let loses = |met: &&Met| share.file(met.file).is_some_and(|f| own(&f) && !ours_wins(met, f.stamp));
         let losing = found.contested.iter().filter(loses).map(|met| met.file).collect();
         let (ours, theirs): (LogPosition, LogPosition) = (meeting.ours.head, meeting.theirs.head);
         self.commit(&mut share, Record::Met { peer, ours, theirs })?;
@@ -429,7 +429,7 @@ impl Host {
             let share = self.share.lock();
             let others =
                 share.names().filter(|(_, id)| !kept.contains(id) && !self.stays_here_by_id(&share, *id));
-            others.map(|(name, id)| (id, name.clone(), share.file(id).is_some_and(|f| f.partial))).collect()
+            others.map(|(name, id)| (id, name, share.file(id).is_some_and(|f| f.partial))).collect()
         };
         let mut gone = Vec::with_capacity(others.len());
         for (file, name, partial) in others {
@@ -458,7 +458,7 @@ impl Host {
 fn is_as_seen(share: &Share, file: FileId, name: &Name, seen: &(Version, Version)) -> bool {
     let same = |f: &File| (&f.place, &f.body) == (&seen.0, &seen.1);
     let plain = |f: &File| f.is_plain() && !f.is_fresh();
-    share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(f) && plain(f))
+    share.file(file).is_some_and(|f| f.name.as_ref() == Some(name) && same(&f) && plain(&f))
 }
 
 /// The writer under whose name both sides number what they have in common.

@@ -7,10 +7,12 @@ use super::error::Error;
 use super::reconcile::{End, Reconciler};
 use crate::model::brake::is_storm;
 use crate::model::file::File;
+use crate::model::fileset::FileSet;
 use crate::model::ids::FileId;
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::store::{self, At};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Names that a line of the log shows.
@@ -26,21 +28,21 @@ pub(super) struct Missing {
 }
 
 impl Reconciler<'_> {
-    /// Looks for files that should lie in the directory and do not lie in `present`.
+    /// Looks for files that should lie in the directory and are not `present`.
     ///
     /// # Errors
     /// [`Error::ManyMissing`] where they would become deletes and are too many; nothing is deleted then.
-    pub fn find_missing(&self, present: &BTreeSet<&Name>) -> Result<Missing, Error> {
-        let files = || self.share.files().filter(|(_, f)| !f.partial && !f.is_untold());
-        let lies = |name: &Name| present.contains(name);
-        let gone = files().filter(|(id, _)| !self.redone.contains(id));
-        let mut gone: Vec<(&Name, FileId, &File)> =
-            gone.filter_map(|(id, f)| Some((f.name.as_ref().filter(|name| !lies(name))?, id, f))).collect();
+    pub fn find_missing(&self, present: &FileSet) -> Result<Missing, Error> {
+        let should = |f: &File| !f.partial && !f.is_untold();
+        let absent = self.share.ids().filter(|id| !present.contains(*id) && !self.redone.contains(id));
+        let found = absent.filter_map(|id| Some((id, self.share.file(id).filter(|f| should(f))?)));
+        let mut gone: Vec<(Name, FileId, Cow<File>)> =
+            found.filter_map(|(id, f)| Some((f.name.clone()?, id, f))).collect();
         if gone.is_empty() {
             return Ok(Missing::default());
         }
-        gone.sort_unstable_by_key(|entry| entry.0);
-        let all = files().filter(|(_, f)| f.name.is_some()).count() as u64;
+        gone.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let all = self.share.files().filter(|(_, f)| should(f) && f.name.is_some()).count() as u64;
         let names: Vec<String> = gone.iter().take(SHOWN).map(|(name, ..)| name.to_string()).collect();
         let (names, more) = (names.join(", "), gone.len().saturating_sub(SHOWN));
         let names = if more > 0 { format!("{names} and {more} more") } else { names };

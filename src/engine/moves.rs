@@ -91,7 +91,7 @@ impl Drop for Aside<'_> {
             }
         }
         // The next checkpoint looks at their times again.
-        self.host.share.lock().put_back(self.files.keys().copied().collect());
+        self.host.share.lock().put_back(self.files.keys().copied());
     }
 }
 
@@ -102,7 +102,7 @@ impl Host {
         let shown = planted(Bug::ChangeInSight);
         for verdict in verdicts.iter().filter(|v| v.body.takes().is_some() && !shown) {
             let whole = |f: &file::File| if f.partial { None } else { f.name.clone() };
-            let name = self.share.lock().file(verdict.file).and_then(whole);
+            let name = self.share.lock().file(verdict.file).and_then(|f| whole(&f));
             let (Some(name), Some((node, data))) = (name, locked.get(verdict.file)) else { continue };
             let file = self.data_file(node, data, true).map_err(door)?;
             aside.put(verdict.file, name, file)?;
@@ -121,6 +121,7 @@ impl Host {
     ) -> Option<TakenPlace> {
         let share = self.share.lock();
         let ours = share.file(cut.file).filter(|f| f.name.is_some());
+        let ours = ours.as_deref();
         let changed = || Some(Lies::Staging(changing(cut.file))).filter(|_| aside.has(cut.file));
         let moves_away = matches!(verdict.place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
         if let (Some(from), false) = (changed(), moves_away) {

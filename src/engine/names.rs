@@ -209,7 +209,7 @@ impl Host {
                 if let Err(error) = self.bind(&mut share, &group) {
                     tracing::error!("files that belong together may be announced apart: {error}");
                 }
-                group.iter().any(|id| share.fresh().contains(id))
+                group.iter().any(|id| share.fresh().contains(*id))
             };
             self.writers.lock().closed(process, node.id);
             if fresh {
@@ -228,7 +228,8 @@ impl Host {
         let mut share = self.share.lock();
         let file = share.file(id).ok_or(Error::NotFound)?;
         let (partial, missing, told) = (file.partial, file.missing.clone(), !file.is_untold());
-        let known = as_acknowledged(file);
+        let known = as_acknowledged(&file);
+        drop(file);
         self.bind(&mut share, &group)?;
         let lsn = self.commit(&mut share, Record::Moved { moves: vec![(id, None)] })?;
         drop(share);
@@ -295,7 +296,7 @@ impl Host {
         let (a_partial, b_partial) = (lies(a), b.is_some_and(lies));
         let told = |id: FileId| share.file(id).is_some_and(|f| !f.is_untold());
         let replaced = b.filter(|b| !exchange && !b_partial && told(*b));
-        let known = replaced.and_then(|b| share.file(b)).map(as_acknowledged).unwrap_or_default();
+        let known = replaced.and_then(|b| share.file(b)).map(|f| as_acknowledged(&f)).unwrap_or_default();
         let mut moves = vec![(a, Some(to.clone()))];
         if let Some(b) = b {
             moves.push((b, exchange.then(|| from.clone())));

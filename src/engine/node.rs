@@ -13,6 +13,7 @@ use crate::model::ids::FileId;
 use crate::model::share::Share;
 use crate::store::{Content, File, Time};
 use parking_lot::{Mutex, MutexGuard};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -27,7 +28,7 @@ pub struct Node {
 
 impl Node {
     /// What the share says of the file whose content this is; `None` once that is unlinked.
-    pub fn file<'s>(&self, data: &Data, share: &'s Share) -> Option<&'s file::File> {
+    pub fn file<'s>(&self, data: &Data, share: &'s Share) -> Option<Cow<'s, file::File>> {
         share.file(self.id).filter(|f| data.orphan.is_none() && f.name.is_some())
     }
 }

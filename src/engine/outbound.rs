@@ -162,7 +162,7 @@ impl Host {
     fn give_up(&self, file: FileId) -> Result<()> {
         let _names = self.names.write();
         let mut share = self.share.lock();
-        if let Some(name) = share.file(file).and_then(|f| f.name.as_ref()) {
+        if let Some(name) = share.name(file) {
             tracing::warn!("{name} was lost with the power: it was not yet on the disk, here or at the peer");
         }
         let together = share.bonded(file);
@@ -175,7 +175,7 @@ impl Host {
 
     /// Asks the peer for all files that power loss left uncertain.
     pub(super) fn ask_for_certainty(&self) {
-        let unsettled: Vec<FileId> = self.share.lock().unsettled().iter().copied().collect();
+        let unsettled: Vec<FileId> = self.share.lock().unsettled().iter().collect();
         unsettled.into_iter().for_each(|file| self.tell(Message::Tell { file }));
     }
 

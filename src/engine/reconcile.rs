@@ -13,6 +13,7 @@ use crate::model::codec;
 use crate::model::conflict::conflict_name;
 use crate::model::cut::BodyCut;
 use crate::model::file::{File, Shaky};
+use crate::model::fileset::FileSet;
 use crate::model::ids::FileId;
 use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
@@ -20,6 +21,7 @@ use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
 use crate::store::{self, At, Backing, Journal, Stamp, Time};
 use rustix::fs::RenameFlags;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the last daemon ended.
@@ -92,7 +94,7 @@ impl Reconciler<'_> {
                 let cut = redo.cut.files.iter().find(|f| f.file == taken.file).and_then(|f| f.body.as_ref());
                 let (Some(body), Some(cut)) = (&taken.body, cut) else { continue };
                 let Some(file) = self.share.file(taken.file).filter(|f| f.name.is_some()) else { continue };
-                let Some(content) = location(taken.file, file)
+                let Some(content) = location(taken.file, &file)
                     .filter(|at| self.backing.stat(*at).is_ok_and(|s| s.ino == file.disk))
                     .and_then(|at| self.backing.open_file(at, true).ok())
                 else {
@@ -137,8 +139,8 @@ impl Reconciler<'_> {
         kept.extend(names.into_iter().filter_map(|name| Some((pieces::kept_of(&name)?, name))));
         for (id, staging) in kept {
             let torn = self.end == End::Lost && self.redone.contains(&id) && self.suspects.contains(&id);
-            let Some(file) = self.share.file(id).filter(|f| torn && !f.partial) else { continue };
-            let Some(name) = file.name.clone() else { continue };
+            let file = self.share.file(id).filter(|f| torn && !f.partial);
+            let Some(name) = file.and_then(|f| f.name.clone()) else { continue };
             self.backing.rename(At::Staging(&staging), At::Name(&name), RenameFlags::empty())?;
             let disk = self.backing.stat(At::Name(&name)).map_or(0, |stat| stat.ino);
             self.commit(Record::Lies { file: id, disk })?;
@@ -158,14 +160,19 @@ impl Reconciler<'_> {
     /// Brings directory and share into line.
     pub fn line_up(&mut self) -> Result<LinedUp, Error> {
         let listing = self.backing.list()?;
-        let disk: BTreeMap<&Name, Stamp> = listing.files.iter().map(|(n, s)| (n, *s)).collect();
-        let missing = self.find_missing(&disk.keys().copied().collect())?;
-        let partial: BTreeSet<FileId> = self.backing.list_partial()?.into_iter().collect();
-        let files: BTreeMap<FileId, File> = self.share.files().map(|(id, f)| (id, f.clone())).collect();
-        for (id, file) in files {
+        // By the files that have these names.
+        let of = |(name, stamp): &(Name, Stamp)| Some((self.share.named(name)?, *stamp));
+        let mut lying: Vec<(FileId, Stamp)> = listing.files.iter().filter_map(of).collect();
+        lying.sort_unstable_by_key(|(id, _)| *id);
+        let missing = self.find_missing(&lying.iter().map(|(id, _)| *id).collect())?;
+        let partial: FileSet = self.backing.list_partial()?.into_iter().collect();
+        let mut lying = lying.into_iter().peekable();
+        for id in self.share.ids_in_order() {
+            let stamp = lying.next_if(|(of, _)| *of == id).map(|(_, stamp)| stamp);
+            let Some(file) = self.share.file(id).map(Cow::into_owned) else { continue };
             let Some(name) = &file.name else { continue };
             let redone = self.redone.contains(&id) && !self.suspects.contains(&id);
-            match disk.get(name) {
+            match &stamp {
                 Some(stamp) if redone && self.is_edited(id, &file, name, stamp) => {
                     self.redone.remove(&id);
                     self.take_over(id, *stamp)?;
@@ -180,14 +187,14 @@ impl Reconciler<'_> {
                 }
                 None if missing.adopted.contains(&id) => self.adopt_delete(id)?,
                 None if !file.partial => self.bring_back(id, &file)?,
-                Some(stamp) if partial.contains(&id) && !file.is_whole() => {
+                Some(stamp) if partial.contains(id) && !file.is_whole() => {
                     self.contested(id, name, stamp.mtime)?;
                 }
-                _ if partial.contains(&id) => self.check_partial(id, &file)?,
+                _ if partial.contains(id) => self.check_partial(id, &file)?,
                 _ => self.bring_back(id, &file)?,
             }
         }
-        for id in partial {
+        for id in partial.iter() {
             if self.share.file(id).is_none_or(|f| !f.partial) && !self.redone.contains(&id) {
                 self.backing.unlink(At::Partial(id))?;
             }

@@ -71,13 +71,13 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     }
     let mut share = match header {
         Some(stored_header) => {
-            let mut files = Vec::with_capacity(stored.files.len());
+            let mut share = Share::restoring(stored_header.header);
             for (id, bytes) in &stored.files {
                 let file: File =
                     codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
-                files.push((*id, file));
+                share.restore(*id, file);
             }
-            Share::restore(stored_header.header, files)
+            share
         }
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
         None if planted(Bug::ReuseWriter) => {
@@ -91,7 +91,7 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     };
 
     // What the journal tells of a file since the checkpoint explains why it looks different now.
-    let explained: BTreeSet<FileId> = share.touched_now().into_iter().collect();
+    let explained: BTreeSet<FileId> = share.touched_now().iter().collect();
     let redo = replayed.redo;
     let mut work = Reconciler {
         backing: &backing,

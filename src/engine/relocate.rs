@@ -17,6 +17,7 @@ use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
 use crate::store::{self, At, Stamp};
 use rustix::fs::RenameFlags;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -89,16 +90,16 @@ impl Reconciler<'_> {
             let known = file.name.is_some() && !file.partial && file.disk != 0 && !self.redone.contains(&id);
             inodes.get(&file.disk).copied().filter(|_| known)
         };
-        let named = |id: FileId| self.share.file(id).and_then(|f| f.name.as_ref());
+        let named = |id: FileId| self.share.name(id);
         let gone = |id: FileId| lies(id).is_none() && !self.redone.contains(&id);
         let had = |id: FileId, name: &Name| {
-            named(id) == Some(name) || self.former.get(&id).is_some_and(|names| names.contains(name))
+            named(id).as_ref() == Some(name) || self.former.get(&id).is_some_and(|names| names.contains(name))
         };
         let graves: BTreeMap<FileId, Option<Heir>> = staging.iter().filter_map(|s| buried(&s.0)).collect();
         // Where who replaced a file lies in its place, that is how it came there.
         let replaced = |id: FileId, name: &Name| {
             let by = |heir: &Option<Heir>| heir.is_some_and(|heir| heir.file == id);
-            graves.iter().any(|(old, heir)| by(heir) && named(*old) == Some(name))
+            graves.iter().any(|(old, heir)| by(heir) && named(*old).as_ref() == Some(name))
         };
         // Where something stands in a file's place that no record speaks of, the file has left since.
         let known: BTreeSet<u64> =
@@ -107,9 +108,9 @@ impl Reconciler<'_> {
             !known.contains(&stamp.ino) && !self.is_of_a_cut(name, stamp.size, stamp.mtime)
         };
         let strangers: BTreeSet<&Name> = listing.iter().filter(strange).map(|(name, _)| name).collect();
-        let left = |id: FileId| named(id).is_some_and(|name| strangers.contains(name));
+        let left = |id: FileId| named(id).is_some_and(|name| strangers.contains(&name));
         let has_moved = |(id, name): &(FileId, &Name)| {
-            !had(*id, name) || (named(*id) != Some(*name) && (replaced(*id, name) || left(*id)))
+            !had(*id, name) || (named(*id).as_ref() != Some(*name) && (replaced(*id, name) || left(*id)))
         };
         let mut moved: BTreeMap<FileId, &Name> =
             self.share.files().filter_map(|(id, _)| Some((id, lies(id)?))).filter(has_moved).collect();
@@ -135,7 +136,7 @@ impl Reconciler<'_> {
         let waits = |id: FileId| graves.get(&id).is_some_and(|heir| heir.is_some_and(|heir| !came(heir)));
         let over = moved.iter().filter_map(|(by, name)| Some((*by, self.share.named(name)?)));
         let over = over.filter(|(_, owner)| !moved.contains_key(owner));
-        let over = over.map(|(by, owner)| (owner, named(by).filter(|_| waits(owner)).cloned()));
+        let over = over.map(|(by, owner)| (owner, named(by).filter(|_| waits(owner))));
         // Where something new stands in its place by now, its heir has been there, too.
         let dead = |(id, heir): &(&FileId, &Option<Heir>)| alive(id) && (heir.is_none_or(came) || left(**id));
         let dead = graves.iter().filter(dead).map(|(id, _)| (*id, None));
@@ -232,9 +233,10 @@ impl Reconciler<'_> {
     /// Files that have become whole, but were not yet moved under their names, or lie there without the journal
     /// saying so: one is synced as a whole before it goes there.
     fn publish(&mut self) -> Result<(), Error> {
-        let partial = self.share.files().filter(|(_, f)| f.partial);
-        let partial: BTreeMap<FileId, File> = partial.map(|(id, f)| (id, f.clone())).collect();
-        for (id, file) in partial {
+        for id in self.share.ids_in_order() {
+            // After an end in order nothing lies where the journal does not say.
+            let moved = |f: &File| f.partial && (f.is_whole() || self.end != End::Clean);
+            let Some(file) = self.share.file(id).filter(|f| moved(f)).map(Cow::into_owned) else { continue };
             let Some(name) = file.name.as_ref().map(At::Name) else { continue };
             if file.is_whole() {
                 let _ = self.backing.rename(At::Partial(id), name, RenameFlags::NOREPLACE);

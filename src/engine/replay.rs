@@ -73,7 +73,8 @@ pub(super) fn replay(
     end: End,
 ) -> Result<Replayed, Error> {
     // Who was dirty could be written to without a record.
-    let suspects = share.files().filter(|(_, f)| f.body_tag != 0).map(|f| f.0).collect();
+    let dirty = share.files().filter(|(_, f)| end == End::Lost && f.body_tag != 0);
+    let suspects = dirty.map(|f| f.0).collect();
     let mut replay = Replay {
         share,
         end,
@@ -173,6 +174,7 @@ impl Replay<'_> {
         let thanked: ChunkSet =
             f.dirty.changed().iter().filter(|c| c.seq <= seq).map(|c| c.start..c.end).collect();
         let attrs = f.attrs_tag != 0 && f.attrs_tag <= seq;
+        drop(f);
         self.mark(file, &thanked, lsn);
         if attrs {
             self.had.entry(file).or_default().attrs = lsn;

@@ -61,7 +61,8 @@ impl Residency {
 
 /// Bytes of all files that are pinned, but for `file`.
 fn pinned(share: &Share, file: FileId) -> u64 {
-    share.files().filter(|(id, f)| f.pinned && *id != file).map(|(_, f)| f.size).sum()
+    let own = share.file(file).filter(|f| f.pinned && f.name.is_some()).map_or(0, |f| f.size);
+    share.totals().pinned_bytes - own
 }
 
 impl Host {
@@ -82,13 +83,13 @@ impl Host {
     /// The same; `None` where there is no such file.
     pub fn residency_of(&self, name: &Name) -> Option<Residency> {
         let share = self.share.lock();
-        share.file(share.named(name)?).map(|file| Residency::of(name, file, self.stays_here(file)))
+        share.file(share.named(name)?).map(|file| Residency::of(name, &file, self.stays_here(&file)))
     }
 
     fn residency_by_id(&self, id: FileId) -> Option<Residency> {
         let share = self.share.lock();
         let file = share.file(id)?;
-        Some(Residency::of(file.name.as_ref()?, file, self.stays_here(file)))
+        Some(Residency::of(file.name.as_ref()?, &file, self.stays_here(&file)))
     }
 
     /// All of the file is held from here on, whatever the cache is; or no more so.
@@ -105,6 +106,7 @@ impl Host {
             let mut share = self.share.lock();
             let Some(f) = share.file(file).filter(|f| f.pinned != pinned) else { return Ok(()) };
             let (size, missing) = (f.size, f.missing.len());
+            drop(f);
             if let Some(limit) = self.holding.cache(|cache| cache.limit()).filter(|_| pinned) {
                 let pins = self::pinned(&share, file);
                 if pins + size > limit {
@@ -205,7 +207,7 @@ impl Host {
 
     /// Whether anything has yet to come that this host is to hold.
     pub(super) fn awaits_content(&self, share: &Share) -> bool {
-        share.lacking().iter().any(|id| share.file(*id).is_some_and(|f| self.holding.wants_all(f)))
+        share.lacking().iter().any(|id| share.file(id).is_some_and(|f| self.holding.wants_all(&f)))
     }
 
     /// What the peer acknowledges from here on it may not hold; or it holds all that it ever acknowledged.
@@ -265,7 +267,7 @@ impl Host {
         let id = open.node.id;
         self.holding.lets_go(id);
         self.holding.refuses_nothing();
-        let held = self.share.lock().file(id).map(File::held).unwrap_or_default();
+        let held = self.share.lock().file(id).map(|f| f.held()).unwrap_or_default();
         held.iter().for_each(|range| self.holding.used(id, range));
         self.measure(&open.node, &open.file);
     }

@@ -15,6 +15,7 @@ use crate::model::limits::{CHUNK, GROUP_BYTES};
 use crate::model::message::Message;
 use crate::model::sabotage::{Bug, planted};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -121,7 +122,8 @@ impl Host {
         let live = {
             let share = self.share.lock();
             // What power loss left uncertain is no version at all.
-            let certain = |f: &&File| f.name.is_some() && !f.unsettled && f.body.includes(&request.version);
+            let certain =
+                |f: &Cow<File>| f.name.is_some() && !f.unsettled && f.body.includes(&request.version);
             share.file(request.file).filter(certain).map(|f| {
                 let inside = chunks.start..chunks.end.min(chunk::count(f.size)).max(chunks.start);
                 let any = planted(Bug::ServeAnyVersion);
@@ -157,7 +159,7 @@ impl Host {
         }
         let since = {
             let share = self.share.lock();
-            let knows = |f: &&File| !f.unsettled && f.body.includes(&request.version);
+            let knows = |f: &Cow<File>| !f.unsettled && f.body.includes(&request.version);
             share.file(request.file).filter(knows).map(|_| share.ours_in(&request.version))
         };
         pieces.extend(since.into_iter().flat_map(|since| self.pieces_before(request.file, &left, since)));

@@ -36,7 +36,7 @@ impl Host {
         let own: BTreeSet<FileId> =
             mtimes.keys().filter(|id| body_is_new(id)).chain(&met).flat_map(|id| share.bonded(*id)).collect();
         let looked_at = |id: FileId| {
-            let outside = || self.backing.stat(location(id, share.file(id)?)?).ok();
+            let outside = || share.file(id).and_then(|f| self.backing.stat(location(id, &f)?).ok());
             mtimes.get(&id).copied().or_else(|| outside().map(|s| s.mtime.nanoseconds()))
         };
         let stamp = share.common_stamp(&own, looked_at);

@@ -2,9 +2,11 @@
 
 use super::error::FlushError;
 use super::host::Host;
-use crate::model::conflict::is_conflict_copy;
-use crate::model::limits::CHUNK;
+use crate::model::ignore::IGNORE_FILE;
 use crate::model::message::Message;
+use crate::model::name::Name;
+use crate::model::share::Share;
+use crate::model::totals::Totals;
 use crate::store;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
@@ -107,25 +109,10 @@ impl Host {
         let session = self.session.lock().as_ref().map(|s| (s.peer.replica, s.clock_skew_ms));
         let (entries, trash_bytes) = self.trash.total();
         let share = self.share.lock();
-        let (mut bytes, mut dirty, mut missing, mut conflicts, mut files, mut pinned) = (0, 0, 0, 0, 0, 0);
-        let (mut pending_bytes, mut missing_bytes, mut awaited_bytes, mut staying) = (0, 0, 0, 0);
-        for (_, file) in share.files() {
-            let Some(name) = &file.name else { continue };
-            files += 1;
-            bytes += file.size;
-            if self.stays_here(file) {
-                staying += 1;
-                continue;
-            }
-            dirty += file.dirty.len();
-            missing += file.missing.len();
-            pending_bytes += (file.dirty.len() * CHUNK).min(file.size);
-            let lacking = file.missing_bytes();
-            missing_bytes += lacking;
-            awaited_bytes += if self.holding.wants_all(file) { lacking } else { 0 };
-            conflicts += u64::from(is_conflict_copy(name));
-            pinned += if file.pinned { file.size } else { 0 };
-        }
+        let Totals { files, bytes, .. } = *share.totals();
+        let (staying, stay) = self.what_stays(&share);
+        let mut told = *share.totals();
+        told -= stay;
         let receives = self.options.direction.receives();
         let address = counters.as_ref().and_then(|c| c.address).map(|a| a.to_string());
         Status {
@@ -144,15 +131,15 @@ impl Host {
             files,
             bytes,
             pending_files: if receives { 0 } else { share.unthanked().len() as u64 - staying },
-            pending_bytes: if receives { 0 } else { pending_bytes },
+            pending_bytes: if receives { 0 } else { told.pending_bytes },
             direction: self.options.direction.word().to_owned(),
             held_back: receives.then(|| share.unthanked().len() as u64 - staying),
             interval: self.options.interval.map(|interval| interval.as_secs()),
-            dirty_chunks: if receives { 0 } else { dirty },
-            missing_chunks: missing,
-            missing_bytes,
-            awaited_bytes,
-            conflicts,
+            dirty_chunks: if receives { 0 } else { told.dirty_chunks },
+            missing_chunks: told.missing_chunks,
+            missing_bytes: told.missing_bytes,
+            awaited_bytes: self.awaited_bytes(&share, &told),
+            conflicts: told.conflicts,
             ignored: staying,
             left_alone: self.left_alone as u64,
             missing_at_mount: self.missing,
@@ -164,8 +151,8 @@ impl Host {
             bwlimit: self.bwlimit(),
             cache: Cache {
                 limit: self.holding.cache(|cache| cache.limit()),
-                used: self.holding.cache(|cache| cache.used()).unwrap_or(bytes - missing_bytes),
-                pinned,
+                used: self.holding.cache(|cache| cache.used()).unwrap_or(bytes - told.missing_bytes),
+                pinned: told.pinned_bytes,
                 may_evict: share.header().may_evict,
                 peer_holds_less: share.header().peer_holds_less,
             },
@@ -174,6 +161,28 @@ impl Host {
                 given_up: self.before.given_up.load(Ordering::Relaxed),
             },
         }
+    }
+
+    /// How many files the peer does not hear of, and what they come to.
+    fn what_stays(&self, share: &Share) -> (u64, Totals) {
+        let mut stay = Totals::default();
+        // What stays here was never told, and so it was never acknowledged.
+        if self.patterns.read().0.match_anything() {
+            let files = share.unthanked().iter().filter_map(|id| share.file(id));
+            files.filter(|f| self.stays_here(f)).for_each(|f| stay += Totals::of(&f));
+        }
+        (stay.files, stay)
+    }
+
+    /// Bytes that are to come by themselves, where files that are told come to `told`.
+    fn awaited_bytes(&self, share: &Share, told: &Totals) -> u64 {
+        if !self.holding.is_cache() {
+            return told.missing_bytes;
+        }
+        let patterns =
+            Name::new(IGNORE_FILE.as_bytes()).ok().and_then(|name| share.file(share.named(&name)?));
+        let patterns = patterns.filter(|f| !f.pinned && !self.stays_here(f));
+        told.pinned_missing + patterns.map_or(0, |f| f.missing_bytes())
     }
 
     /// Returns when both sides are level and durable.

@@ -102,9 +102,9 @@ impl Stepped {
     pub fn state(&self) -> String {
         let share = self.host.share.lock();
         let outbound = self.host.outbound.lock();
-        let files =
-            share.unthanked().union(share.lacking()).chain(share.unsettled()).collect::<BTreeSet<_>>();
-        let tell = |id: &&FileId| format!("{id} {:?}", share.file(**id).expect("it is in an index"));
+        let sets = [share.unthanked(), share.lacking(), share.unsettled()];
+        let files: BTreeSet<FileId> = sets.into_iter().flat_map(|set| set.iter()).collect();
+        let tell = |id: &FileId| format!("{id} {:?}", share.file(*id).expect("it is in an index"));
         let files: Vec<String> = files.iter().map(tell).collect();
         format!(
             "{} cuts under way, {:?} waiting, {}",

@@ -22,7 +22,7 @@ impl Host {
 
     /// How many files have a name.
     pub(super) fn named_files(&self) -> u64 {
-        self.share.lock().names().len() as u64
+        self.share.lock().totals().files
     }
 
     /// Looks at the deletes that wait in `queue`. From the cut that is returned on all wait for somebody.

@@ -87,10 +87,9 @@ impl Host {
     fn recount(&self) {
         let share = self.share.lock();
         self.holding.cache(|cache| {
-            let mut files: Vec<(FileId, &File)> = share.files().filter(|(_, f)| f.name.is_some()).collect();
-            files.sort_unstable_by_key(|(id, _)| *id);
-            for (id, file) in files {
-                let stat = location(id, file).and_then(|at| self.backing.stat(at).ok());
+            for id in share.ids_in_order() {
+                let Some(file) = share.file(id).filter(|f| f.name.is_some()) else { continue };
+                let stat = location(id, &file).and_then(|at| self.backing.stat(at).ok());
                 cache.weigh(id, stat.map_or(0, |stat| stat.blocks * 512));
                 file.held().iter().for_each(|range| cache.admit(id, range));
             }
@@ -225,7 +224,7 @@ impl Host {
             let share = self.share.lock();
             let Some(f) = share.file(id) else { return Ok(0) };
             let mtime = f.mtime.map_or(before.mtime, Time::from_nanoseconds);
-            (f.size, mtime, chunks.iter().map(|range| hole(f, &range)).collect())
+            (f.size, mtime, chunks.iter().map(|range| hole(&f, &range)).collect())
         };
         let mode = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
         for hole in holes.into_iter().filter(|hole| hole.start < hole.end.min(size)) {

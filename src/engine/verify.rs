@@ -8,6 +8,7 @@ use super::host::Host;
 use super::verifying::{Differs, Heard, Report, Run};
 use crate::model::codec;
 use crate::model::cut::Attrs;
+use crate::model::fileset::FileSet;
 use crate::model::ids::{FileId, ReplicaId};
 use crate::model::limits::{GROUP_BYTES, VERIFY_LOOKS};
 use crate::model::message::Message;
@@ -68,8 +69,8 @@ impl Host {
     fn what_is_uneven(&self) -> String {
         let held = self.brake.lock().held();
         let share = self.share.lock();
-        let of = |what: &str, files: &BTreeSet<FileId>| {
-            let name = |id: &FileId| share.file(*id).and_then(|f| f.name.as_ref()).map(Name::to_string);
+        let of = |what: &str, files: &FileSet| {
+            let name = |id| share.name(id).map(|name| name.to_string());
             let first: Vec<String> = files.iter().filter_map(name).take(3).collect();
             let more = if files.len() > first.len() { ", ..." } else { "" };
             (!files.is_empty()).then(|| format!("{}: {} ({}{more})", what, files.len(), first.join(", ")))
@@ -214,7 +215,7 @@ impl<'a> Verification<'a> {
             let share = self.host.share.lock();
             let size = |id| share.file(id).map_or(0, |f| f.size);
             let told = share.names().filter(|(_, id)| !self.host.stays_here_by_id(&share, *id));
-            told.map(|(name, id)| (name.clone(), size(id))).collect()
+            told.map(|(name, id)| (name, size(id))).collect()
         };
         self.report.files = names.len() as u64;
         self.report.bytes = names.iter().map(|name| name.1).sum();

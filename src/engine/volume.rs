@@ -67,7 +67,7 @@ impl Host {
         let (lacks, stays) = {
             let share = self.share.lock();
             let file = share.file(open.node.id).filter(|f| f.name.is_some());
-            (file.is_some_and(|f| f.missing.overlaps(&chunks)), file.is_none_or(|f| !f.partial))
+            (file.as_ref().is_some_and(|f| f.missing.overlaps(&chunks)), file.is_none_or(|f| !f.partial))
         };
         if lacks && !planted(Bug::ReadPartial) {
             return Ok(None);
@@ -83,8 +83,10 @@ impl Host {
         let chunks = chunk::touched(offset, len);
         let data = open.node.data.lock();
         let share = self.share.lock();
-        let missing = data.orphan.as_ref().or_else(|| share.file(open.node.id).map(|f| &f.missing));
-        missing.is_none_or(|missing| !missing.overlaps(&chunks))
+        match &data.orphan {
+            Some(missing) => !missing.overlaps(&chunks),
+            None => share.file(open.node.id).is_none_or(|f| !f.missing.overlaps(&chunks)),
+        }
     }
 
     /// Asks for what a reader that goes on will read next.

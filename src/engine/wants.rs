@@ -292,7 +292,8 @@ impl State {
                 let stalled = self.stalled.get(&id).unwrap_or(&none);
                 let free =
                     |range: Range<u64>| flying.gaps(&range).into_iter().flat_map(|r| stalled.gaps(&r)).next();
-                f.missing.iter().find_map(free).map(|range| (range, f))
+                let range = f.missing.iter().find_map(free)?;
+                Some((range, f))
             });
             let Some((range, file)) = found else {
                 self.queue.remove(&(lacks, id));

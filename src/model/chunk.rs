@@ -44,9 +44,12 @@ pub fn spans(range: Range<u64>, span: u64) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// A set of chunks (or of bytes: any `u64`), kept as disjoint ranges.
+/// A set of chunks (or of bytes: any `u64`), kept as disjoint ranges, and counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChunkSet(RangeSet<u64>);
+pub struct ChunkSet {
+    ranges: RangeSet<u64>,
+    len: u64,
+}
 
 impl ChunkSet {
     pub fn new() -> ChunkSet {
@@ -60,32 +63,34 @@ impl ChunkSet {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges.is_empty()
     }
 
     /// Adds a range; an empty one is no harm.
     pub fn insert(&mut self, range: Range<u64>) {
         if !range.is_empty() {
-            self.0.insert(range);
+            self.len += range.end - range.start - self.len_within(&range);
+            self.ranges.insert(range);
         }
     }
 
     pub fn remove(&mut self, range: Range<u64>) {
-        if !range.is_empty() {
-            self.0.remove(range);
+        if !range.is_empty() && !self.is_empty() {
+            self.len -= self.len_within(&range);
+            self.ranges.remove(range);
         }
     }
 
     pub fn contains(&self, n: u64) -> bool {
-        self.0.contains(&n)
+        self.ranges.contains(&n)
     }
 
     pub fn overlaps(&self, range: &Range<u64>) -> bool {
-        !range.is_empty() && self.0.overlaps(range)
+        !range.is_empty() && self.ranges.overlaps(range)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.0.iter().cloned()
+        self.ranges.iter().cloned()
     }
 
     /// The parts of `range` that are in the set.
@@ -93,8 +98,7 @@ impl ChunkSet {
         if range.is_empty() {
             return Vec::new();
         }
-        let clip = |r: &Range<u64>| r.start.max(range.start)..r.end.min(range.end);
-        self.0.overlapping(range).map(clip).collect()
+        self.overlapping(range).collect()
     }
 
     /// The parts of `range` that are not in the set.
@@ -102,12 +106,26 @@ impl ChunkSet {
         if range.is_empty() {
             return Vec::new();
         }
-        self.0.gaps(range).collect()
+        self.ranges.gaps(range).collect()
     }
 
     /// How many numbers are in the set.
     pub fn len(&self) -> u64 {
-        self.0.iter().map(|r| r.end - r.start).sum()
+        self.len
+    }
+
+    /// In how many pieces.
+    pub fn pieces(&self) -> usize {
+        self.ranges.len()
+    }
+
+    fn len_within(&self, range: &Range<u64>) -> u64 {
+        self.overlapping(range).map(|r| r.end - r.start).sum()
+    }
+
+    fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (start, end) = (range.start, range.end);
+        self.ranges.overlapping(start..end).map(move |r| r.start.max(start)..r.end.min(end))
     }
 
     pub fn extend(&mut self, other: &ChunkSet) {
@@ -129,7 +147,7 @@ impl FromIterator<Range<u64>> for ChunkSet {
 
 impl Encode for ChunkSet {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let ranges: Vec<(u64, u64)> = self.0.iter().map(|r| (r.start, r.end)).collect();
+        let ranges: Vec<(u64, u64)> = self.ranges.iter().map(|r| (r.start, r.end)).collect();
         ranges.encode(encoder)
     }
 }

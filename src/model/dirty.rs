@@ -14,38 +14,53 @@ use bincode::{Decode, Encode};
 use rangemap::RangeMap;
 use std::ops::Range;
 
-/// Dirty chunks with their tags.
+/// Dirty chunks with their tags, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dirty(RangeMap<u64, Seq>);
+pub struct Dirty {
+    ranges: RangeMap<u64, Seq>,
+    len: u64,
+}
 
 impl Dirty {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges.is_empty()
     }
 
     /// How many chunks are dirty.
     pub fn len(&self) -> u64 {
-        self.0.iter().map(|(r, _)| r.end - r.start).sum()
+        self.len
+    }
+
+    /// In how many pieces they lie.
+    pub fn pieces(&self) -> usize {
+        self.ranges.len()
     }
 
     pub fn mark(&mut self, chunks: Range<u64>, tag: Seq) {
         if !chunks.is_empty() {
-            self.0.insert(chunks, tag);
+            self.len += chunks.end - chunks.start - self.len_within(&chunks);
+            self.ranges.insert(chunks, tag);
         }
     }
 
     pub fn clear(&mut self, chunks: Range<u64>) {
-        if !chunks.is_empty() {
-            self.0.remove(chunks);
+        if !chunks.is_empty() && !self.is_empty() {
+            self.len -= self.len_within(&chunks);
+            self.ranges.remove(chunks);
         }
+    }
+
+    fn len_within(&self, chunks: &Range<u64>) -> u64 {
+        let len = |r: &Range<u64>| r.end.min(chunks.end) - r.start.max(chunks.start);
+        self.ranges.overlapping(chunks).map(|(r, _)| len(r)).sum()
     }
 
     /// Clears what cut `seq` brought to the peer.
     pub fn thank(&mut self, seq: Seq) {
         let thanked = |tag| tag <= seq || planted(Bug::ThanksClearAll);
         let done: Vec<Range<u64>> =
-            self.0.iter().filter(|&(_, &tag)| thanked(tag)).map(|(r, _)| r.clone()).collect();
-        done.into_iter().for_each(|r| self.0.remove(r));
+            self.ranges.iter().filter(|&(_, &tag)| thanked(tag)).map(|(r, _)| r.clone()).collect();
+        done.into_iter().for_each(|r| self.clear(r));
     }
 
     /// The parts of `chunks` not changed since cut `seq`.
@@ -53,7 +68,7 @@ impl Dirty {
         let mut set = super::chunk::ChunkSet::new();
         set.insert(chunks.clone());
         if !chunks.is_empty() {
-            for (range, _) in self.0.overlapping(chunks).filter(|&(_, &tag)| tag > seq) {
+            for (range, _) in self.ranges.overlapping(chunks).filter(|&(_, &tag)| tag > seq) {
                 set.remove(range.clone());
             }
         }
@@ -62,16 +77,16 @@ impl Dirty {
 
     /// Chunks changed after cut `seq`.
     pub fn since(&self, seq: Seq) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.0.iter().filter(move |&(_, &tag)| tag > seq).map(|(r, _)| r.clone())
+        self.ranges.iter().filter(move |&(_, &tag)| tag > seq).map(|(r, _)| r.clone())
     }
 
     pub fn changed(&self) -> Vec<Changed> {
-        self.0.iter().map(|(r, &seq)| Changed { start: r.start, end: r.end, seq }).collect()
+        self.ranges.iter().map(|(r, &seq)| Changed { start: r.start, end: r.end, seq }).collect()
     }
 
     /// The latest tag, 0 where nothing is dirty.
     pub fn latest(&self) -> Seq {
-        self.0.iter().map(|(_, &tag)| tag).max().unwrap_or(0)
+        self.ranges.iter().map(|(_, &tag)| tag).max().unwrap_or(0)
     }
 }
 

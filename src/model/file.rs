@@ -151,7 +151,9 @@ impl File {
 
     /// How many bytes of it are missing here.
     pub fn missing_bytes(&self) -> u64 {
-        self.missing.iter().map(|range| chunk::bytes(&range, self.size)).map(|b| b.end - b.start).sum()
+        let last = chunk::count(self.size).saturating_sub(1);
+        let short = if self.missing.contains(last) { chunk::count(self.size) * CHUNK - self.size } else { 0 };
+        self.missing.len() * CHUNK - short
     }
 
     /// What of it may go from this disk: the peer has it, and nobody here has said that it is to stay.

@@ -22,6 +22,16 @@ pub struct FileId {
     pub counter: u64,
 }
 
+impl FileId {
+    /// The inode number that the file takes where no other has it: below 2^63 and above the root's, the same for ever.
+    pub fn usual_ino(self) -> u64 {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.writer.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.counter.to_le_bytes());
+        (xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).max(2)
+    }
+}
+
 /// A position in a replica's log of cuts; the first cut is 1.
 pub type Seq = u64;
 

@@ -55,6 +55,11 @@ impl Patterns {
         Patterns::parse(b"*").0
     }
 
+    /// Whether there is any name that may match.
+    pub fn match_anything(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub fn match_name(&self, name: &Name) -> bool {
         let path = Path::new(OsStr::from_bytes(name.as_bytes()));
         !is_ignore_file(name) && self.0.matched(path, false).is_ignore()

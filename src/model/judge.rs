@@ -123,8 +123,7 @@ pub fn judge(share: &Share, sides: Sides, cut: &Cut) -> Vec<Verdict> {
     while let Some(at) = staying.pop() {
         let id = cut.files[at].file;
         leaving.remove(&id);
-        let name = share.file(id).and_then(|f| f.name.as_ref());
-        let Some(&next) = name.and_then(|name| wanted.get(name)) else { continue };
+        let Some(&next) = share.name(id).and_then(|name| wanted.get(&name)) else { continue };
         let verdict = place_of(next, &leaving);
         if leaves(&places[next]) && !leaves(&verdict) {
             staying.push(next);
@@ -149,7 +148,7 @@ pub fn judge_again(share: &Share, sides: Sides, cut: &Cut) -> Vec<Verdict> {
     let is_behind = |file: &FileCut| {
         let ours = share.file(file.file).filter(|f| f.unsettled);
         let knows = |f: &File, body: &BodyCut| body.version.includes(&f.body);
-        ours.zip(file.body.as_ref()).is_some_and(|(f, body)| !knows(f, body))
+        ours.zip(file.body.as_ref()).is_some_and(|(f, body)| !knows(&f, body))
     };
     let mut verdicts = judge(share, sides, cut);
     for (verdict, _) in verdicts.iter_mut().zip(&cut.files).filter(|(_, file)| is_behind(file)) {
@@ -194,6 +193,7 @@ fn judge_place_received(
     leaving: &BTreeSet<FileId>,
 ) -> PlaceVerdict {
     let ours = share.file(cut.file);
+    let ours = ours.as_deref();
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
     let Some(name) = &place.name else {
         return match (ours, order) {
@@ -227,6 +227,7 @@ fn judge_place(
     }
     let peer = sides.peer;
     let ours = share.file(cut.file);
+    let ours = ours.as_deref();
     let order = ours.map_or(Order::Before, |f| f.place.order(&place.version));
     let Some(name) = &place.name else {
         return match (ours, order) {
@@ -260,7 +261,7 @@ fn judge_place(
     let holder = share.named(name).filter(|id| *id != cut.file && !leaving.contains(id));
     let Some(holder) = holder else { return PlaceVerdict::Take };
     let stamp = prevailing_stamp(ours, cut.body.as_ref());
-    let holder_stamp = prevailing_stamp(share.file(holder), bodies.get(&holder).copied());
+    let holder_stamp = prevailing_stamp(share.file(holder).as_deref(), bodies.get(&holder).copied());
     if (stamp, peer) > (holder_stamp, share.header().replica) {
         PlaceVerdict::TakeFrom(holder)
     } else {
@@ -291,7 +292,8 @@ fn judge_body(
 ) -> BodyVerdict {
     let comes = matches!(place, PlaceVerdict::Take | PlaceVerdict::TakeFrom(_));
     let none = File::default();
-    let ours = match share.file(id).filter(|f| f.name.is_some()) {
+    let ours = share.file(id).filter(|f| f.name.is_some());
+    let ours = match ours.as_deref() {
         Some(f) => f,
         None if comes => &none,
         // Unlinked here, and as it was then over there.

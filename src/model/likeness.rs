@@ -33,7 +33,7 @@ pub fn basis_for(
     hints: impl IntoIterator<Item = FileId>,
     name: Option<&Name>,
 ) -> Option<FileId> {
-    let fits = |id: &FileId| *id != file && share.file(*id).is_some_and(|basis| is_worth(basis, worth));
+    let fits = |id: &FileId| *id != file && share.file(*id).is_some_and(|basis| is_worth(&basis, worth));
     let named = || name.into_iter().flat_map(origins).filter_map(|name| share.named(&name)).find(fits);
     hints.into_iter().find(fits).or_else(named)
 }

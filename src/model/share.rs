@@ -2,35 +2,59 @@
 //!
 //! A pure state machine: [`Share::apply`] takes one journal record and is the only way to change it.
 //! Invariants:
-//! - `names` holds exactly the names of the files that have one;
 //! - `head` is the number of our last cut; a change made now is tagged `head + 1`;
-//! - `fresh`, `unthanked`, `lacking` and `unsettled` are exactly the files that are so.
+//! - `fresh`, `unthanked`, `lacking` and `unsettled` are exactly the files that are so, and `totals` is what all come to.
 
 use super::chunk::{self, ChunkSet};
 use super::file::File;
+use super::files::{Files, as_name};
+use super::fileset::FileSet;
 use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
 use super::record::{CutMark, Merge, Record, Taken, TakenBody};
 use super::sabotage::{Bug, planted};
+use super::totals::Totals;
 use super::version::Version;
 use bincode::{Decode, Encode};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 #[derive(Clone, Debug)]
 pub struct Share {
     header: Header,
-    files: HashMap<FileId, File>,
-    names: HashMap<Name, FileId>,
-    inos: HashMap<u64, FileId>,
+    files: Files,
     /// Names given up that the peer may still know, and by whom.
     left: HashMap<Name, BTreeSet<FileId>>,
     bonds: HashMap<u64, BTreeSet<FileId>>,
-    fresh: BTreeSet<FileId>,
-    unthanked: BTreeSet<FileId>,
-    lacking: BTreeSet<FileId>,
-    unsettled: BTreeSet<FileId>,
-    touched: BTreeSet<FileId>,
+    fresh: FileSet,
+    unthanked: FileSet,
+    lacking: FileSet,
+    unsettled: FileSet,
+    touched: FileSet,
+    totals: Totals,
+}
+
+/// What the share keeps account of beside the files themselves.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Account {
+    fresh: bool,
+    unthanked: bool,
+    lacking: bool,
+    unsettled: bool,
+    totals: Totals,
+}
+
+impl Account {
+    fn of(file: &File) -> Account {
+        Account {
+            fresh: file.is_fresh(),
+            unthanked: !file.is_thanked(),
+            lacking: !file.is_whole(),
+            unsettled: file.unsettled && file.name.is_some(),
+            totals: Totals::of(file),
+        }
+    }
 }
 
 /// What is kept beside the files.
@@ -72,38 +96,35 @@ impl Share {
             peer_holds_less: false,
             may_evict: false,
         };
-        Share::restore(header, [])
+        Share::restoring(header)
     }
 
-    /// The share as a checkpoint recorded it.
-    pub fn restore(header: Header, files: impl IntoIterator<Item = (FileId, File)>) -> Share {
-        let mut share = Share {
+    /// The share as a checkpoint recorded it, before its files.
+    pub fn restoring(header: Header) -> Share {
+        Share {
             header,
-            files: HashMap::new(),
-            names: HashMap::new(),
-            inos: HashMap::new(),
+            files: Files::default(),
             left: HashMap::new(),
             bonds: HashMap::new(),
-            fresh: BTreeSet::new(),
-            unthanked: BTreeSet::new(),
-            lacking: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
-            touched: BTreeSet::new(),
-        };
-        for (id, file) in files {
-            if let Some(name) = &file.name {
-                share.names.insert(name.clone(), id);
-            }
-            for name in &file.left {
-                share.left.entry(name.clone()).or_default().insert(id);
-            }
-            if let Some(bond) = file.bond {
-                share.bonds.entry(bond).or_default().insert(id);
-            }
-            share.insert(id, file);
+            fresh: FileSet::new(),
+            unthanked: FileSet::new(),
+            lacking: FileSet::new(),
+            unsettled: FileSet::new(),
+            touched: FileSet::new(),
+            totals: Totals::default(),
         }
-        share.touched.clear();
-        share
+    }
+
+    /// Puts in a file as a checkpoint recorded it.
+    pub fn restore(&mut self, id: FileId, file: File) {
+        for name in &file.left {
+            self.left.entry(name.clone()).or_default().insert(id);
+        }
+        if let Some(bond) = file.bond {
+            self.bonds.entry(bond).or_default().insert(id);
+        }
+        self.insert(id, file);
+        self.touched.remove(id);
     }
 
     pub fn header(&self) -> &Header {
@@ -114,54 +135,80 @@ impl Share {
         self.header.writer
     }
 
-    pub fn file(&self, id: FileId) -> Option<&File> {
-        self.files.get(&id)
+    pub fn file(&self, id: FileId) -> Option<Cow<'_, File>> {
+        self.files.get(id)
+    }
+
+    pub fn has(&self, id: FileId) -> bool {
+        self.files.contains(id)
     }
 
     /// All files, in no order.
-    pub fn files(&self) -> impl Iterator<Item = (FileId, &File)> {
-        self.files.iter().map(|(id, f)| (*id, f))
+    pub fn files(&self) -> impl Iterator<Item = (FileId, Cow<'_, File>)> {
+        self.files.iter()
+    }
+
+    /// The ids of all files, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.files.ids()
     }
 
     pub fn named(&self, name: &Name) -> Option<FileId> {
-        self.names.get(name).copied()
+        self.files.named(name)
     }
 
-    pub fn names(&self) -> impl ExactSizeIterator<Item = (&Name, FileId)> {
-        self.names.iter().map(|(n, id)| (n, *id))
+    /// As [`Share::ids`], in order.
+    pub fn ids_in_order(&self) -> Vec<FileId> {
+        let mut ids: Vec<FileId> = self.ids().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// What a file is called, where it has a name.
+    pub fn name(&self, id: FileId) -> Option<Name> {
+        self.files.name(id).map(as_name)
+    }
+
+    /// All names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = (Name, FileId)> {
+        self.files.names().map(|(name, id)| (as_name(name), id))
+    }
+
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// The inode number of a file under the mount: the same after every restart.
     pub fn ino(&self, id: FileId) -> u64 {
-        if let Some(file) = self.files.get(&id) {
-            return file.ino;
+        if let Some(ino) = self.files.ino(id) {
+            return ino;
         }
-        let mut ino = ino_hash(id);
+        let mut ino = id.usual_ino();
         // Two files of one hash: the later one takes the next free number.
-        while self.inos.get(&ino).is_some_and(|other| *other != id) {
+        while self.by_ino(ino).is_some_and(|other| other != id) {
             ino += 1;
         }
         ino
     }
 
     pub fn by_ino(&self, ino: u64) -> Option<FileId> {
-        self.inos.get(&ino).copied()
+        self.files.by_ino(ino)
     }
 
-    pub fn fresh(&self) -> &BTreeSet<FileId> {
+    pub fn fresh(&self) -> &FileSet {
         &self.fresh
     }
 
-    pub fn unthanked(&self) -> &BTreeSet<FileId> {
+    pub fn unthanked(&self) -> &FileSet {
         &self.unthanked
     }
 
-    pub fn lacking(&self) -> &BTreeSet<FileId> {
+    pub fn lacking(&self) -> &FileSet {
         &self.lacking
     }
 
     /// Files to be compared with the peer; see [`File::unsettled`].
-    pub fn unsettled(&self) -> &BTreeSet<FileId> {
+    pub fn unsettled(&self) -> &FileSet {
         &self.unsettled
     }
 
@@ -177,16 +224,19 @@ impl Share {
 
     /// The files that move together with `id`, itself included.
     pub fn bonded(&self, id: FileId) -> Vec<FileId> {
-        let bond = self.files.get(&id).and_then(|f| f.bond);
-        match bond.and_then(|b| self.bonds.get(&b)) {
+        match self.bond_of(id).and_then(|b| self.bonds.get(&b)) {
             Some(members) => members.iter().copied().collect(),
             None => vec![id],
         }
     }
 
+    fn bond_of(&self, id: FileId) -> Option<u64> {
+        if self.bonds.is_empty() { None } else { self.files.get(id)?.bond }
+    }
+
     /// Whether these all move together.
     pub fn are_bonded(&self, files: &[FileId]) -> bool {
-        let bond = |id: &FileId| self.files.get(id).and_then(|f| f.bond);
+        let bond = |id: &FileId| self.bond_of(*id);
         files.len() < 2 || (bond(&files[0]).is_some() && files.iter().all(|id| bond(id) == bond(&files[0])))
     }
 
@@ -198,7 +248,7 @@ impl Share {
         mtime: impl Fn(FileId) -> Option<i64>,
     ) -> i64 {
         let stamp = |id: &FileId| {
-            let f = self.files.get(id).filter(|f| f.name.is_some() && f.body_tag != 0)?;
+            let f = self.files.get(*id).filter(|f| f.name.is_some() && f.body_tag != 0)?;
             Some(match mtime(*id) {
                 Some(mtime) if f.body_is_fresh() => f.next_stamp(mtime),
                 _ => f.stamp,
@@ -213,24 +263,24 @@ impl Share {
     }
 
     /// The files changed since the last call, for the checkpoint.
-    pub fn take_touched(&mut self) -> BTreeSet<FileId> {
+    pub fn take_touched(&mut self) -> FileSet {
         std::mem::take(&mut self.touched)
     }
 
     /// Takes back what [`Share::take_touched`] gave, where the checkpoint failed.
-    pub fn put_back(&mut self, touched: BTreeSet<FileId>) {
+    pub fn put_back(&mut self, touched: impl IntoIterator<Item = FileId>) {
         self.touched.extend(touched);
     }
 
     /// The files changed since then, without taking note.
-    pub fn touched_now(&self) -> Vec<FileId> {
-        self.touched.iter().copied().collect()
+    pub fn touched_now(&self) -> &FileSet {
+        &self.touched
     }
 
     /// Notes when the disk's inode was last seen as it is, and its times; `None` where that is not known. Part of
     /// a checkpoint, not of the journal.
     pub fn record_times(&mut self, id: FileId, seen: Option<(u64, (i64, i64))>) {
-        if let Some(file) = self.files.get_mut(&id) {
+        if let Some(file) = self.files.wake(id) {
             file.recorded = seen.map(|(_, times)| times);
             file.disk = seen.map_or(file.disk, |(disk, _)| disk);
         }
@@ -297,17 +347,18 @@ impl Share {
     /// What of the invariants does not hold, if anything: every index says what the files say, and every
     /// file is sound in itself. Looks at everything.
     pub fn check(&self) -> Result<(), String> {
+        self.files.check()?;
         let holds_member = |bond: &u64, id: &FileId| self.bonds.get(bond).is_some_and(|ids| ids.contains(id));
+        let mut totals = Totals::default();
         for (id, file) in self.files() {
             file.check().map_err(|what| format!("{id}: {what}: {file:?}"))?;
+            totals += Totals::of(&file);
             let indexes = [
-                (file.name.iter().all(|n| self.named(n) == Some(id)), "its name leads elsewhere"),
-                (self.by_ino(self.ino(id)) == Some(id), "its inode number leads elsewhere"),
-                (self.fresh.contains(&id) == file.is_fresh(), "it is fresh, or is held to be"),
-                (self.unthanked.contains(&id) != file.is_thanked(), "it is unthanked, or is held to be"),
-                (self.lacking.contains(&id) != file.is_whole(), "it lacks content, or is held to"),
+                (self.fresh.contains(id) == file.is_fresh(), "it is fresh, or is held to be"),
+                (self.unthanked.contains(id) != file.is_thanked(), "it is unthanked, or is held to be"),
+                (self.lacking.contains(id) != file.is_whole(), "it lacks content, or is held to"),
                 (
-                    self.unsettled.contains(&id) == (file.unsettled && file.name.is_some()),
+                    self.unsettled.contains(id) == (file.unsettled && file.name.is_some()),
                     "it is unsettled, or is held to be",
                 ),
                 (
@@ -320,20 +371,21 @@ impl Share {
                 return Err(format!("{id}: {what}: {file:?}"));
             }
         }
-        let holds = |id: &FileId, is: &dyn Fn(&File) -> bool| self.files.get(id).is_some_and(is);
+        if totals != self.totals {
+            return Err(format!("all come to {totals:?}, and are held to come to {:?}", self.totals));
+        }
+        let holds = |id: &FileId, is: &dyn Fn(&File) -> bool| self.files.get(*id).is_some_and(|f| is(&f));
         let members = self.bonds.iter().flat_map(|(bond, ids)| ids.iter().map(move |id| (bond, id)));
         let counts = [
-            (self.names.iter().all(|(n, id)| holds(id, &|f| f.name.as_ref() == Some(n))), "a name"),
             (
                 self.left.iter().all(|(n, ids)| ids.iter().all(|id| holds(id, &|f| f.left.contains(n)))),
                 "a name that was left",
             ),
             (members.into_iter().all(|(bond, id)| holds(id, &|f| f.bond == Some(*bond))), "a bond"),
-            (self.inos.len() == self.files.len(), "an inode number"),
-            (self.fresh.iter().all(|id| self.files.contains_key(id)), "a fresh file"),
-            (self.unthanked.iter().all(|id| self.files.contains_key(id)), "an unthanked file"),
-            (self.lacking.iter().all(|id| self.files.contains_key(id)), "a file that lacks content"),
-            (self.unsettled.iter().all(|id| self.files.contains_key(id)), "an unsettled file"),
+            (self.fresh.iter().all(|id| self.has(id)), "a fresh file"),
+            (self.unthanked.iter().all(|id| self.has(id)), "an unthanked file"),
+            (self.lacking.iter().all(|id| self.has(id)), "a file that lacks content"),
+            (self.unsettled.iter().all(|id| self.has(id)), "an unsettled file"),
         ];
         match counts.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(format!("{what} without its file")),
@@ -345,14 +397,14 @@ impl Share {
     fn part(&mut self, seq: Seq) {
         (self.header.head, self.header.parted) = (seq, seq);
         (self.header.followed, self.header.heard) = (None, None);
-        let ids: Vec<FileId> = self.files.keys().copied().collect();
+        let ids: Vec<FileId> = self.files.ids().collect();
         ids.into_iter().for_each(|id| self.change(id, |f| f.retell(seq)));
     }
 
     /// The peer has it after all.
     fn know(&mut self, id: FileId) {
         let parted = self.header.parted;
-        if self.files.get(&id).is_some_and(|f| f.place_tag == parted) {
+        if self.files.get(id).is_some_and(|f| f.place_tag == parted) {
             self.clear_left(id);
         }
         self.change(id, |f| f.known(parted));
@@ -360,12 +412,9 @@ impl Share {
 
     /// Nobody else may have this file under its old id.
     fn merge(&mut self, merge: &Merge, tag: Seq) {
-        let Some(mut file) = self.files.get(&merge.file).cloned() else { return };
+        let Some(mut file) = self.files.get(merge.file).map(Cow::into_owned) else { return };
         self.forget(merge.file);
         file.merge(&Version::default().with(merge.into.writer, 1), merge.attrs, tag);
-        if let Some(name) = &file.name {
-            self.names.insert(name.clone(), merge.into);
-        }
         self.insert(merge.into, file);
     }
 
@@ -397,55 +446,55 @@ impl Share {
     }
 
     fn rename(&mut self, moves: &[(FileId, Option<Name>)], tag: Seq) {
-        for (id, _) in moves {
-            let Some(name) = self.files.get_mut(id).and_then(|f| f.name.take()) else { continue };
-            self.names.remove(&name);
-            let file = self.files.get_mut(id).expect("just seen");
-            if !file.is_untold() && !file.left.contains(&name) && !planted(Bug::ForgetLeft) {
-                file.left.push(name.clone());
-                self.left.entry(name).or_default().insert(*id);
+        for &(id, _) in moves {
+            let Some(name) = self.set_name(id, None) else { continue };
+            let leaves = |f: &File| !f.is_untold() && !f.left.contains(&name);
+            if self.files.get(id).is_some_and(|f| leaves(&f)) && !planted(Bug::ForgetLeft) {
+                self.change(id, |f| f.left.push(name.clone()));
+                self.left.entry(name).or_default().insert(id);
             }
         }
         for (id, name) in moves {
-            let Some(file) = self.files.get_mut(id) else { continue };
-            file.place_tag = tag;
+            self.set_name(*id, name.clone());
+            let mut untold = false;
+            self.change(*id, |f| {
+                f.place_tag = tag;
+                untold = f.is_untold();
+                if name.is_none() {
+                    f.body_tag = 0;
+                    f.dirty = Default::default();
+                }
+            });
             match name {
+                // The peer may still see other files here: it must hear of all at once.
                 Some(name) => {
-                    file.name = Some(name.clone());
-                    self.names.insert(name.clone(), *id);
-                    // The peer may still see other files here: it must hear of all at once.
-                    if let Some(others) = self.left.get(name) {
+                    if let Some(others) = self.left.get(name).filter(|_| self.has(*id)) {
                         let others = others.iter().filter(|other| *other != id);
                         let all: Vec<FileId> = others.chain([id]).copied().collect();
                         self.bond(&all);
                     }
                 }
-                None if file.is_untold() => self.forget(*id),
-                None => {
-                    file.body_tag = 0;
-                    file.dirty = Default::default();
-                }
+                None if untold => self.forget(*id),
+                None => {}
             }
-            self.refresh(*id);
         }
         if moves.len() > 1 {
-            let alive: Vec<FileId> =
-                moves.iter().map(|m| m.0).filter(|id| self.files.contains_key(id)).collect();
+            let alive: Vec<FileId> = moves.iter().map(|m| m.0).filter(|id| self.has(*id)).collect();
             self.bond(&alive);
         }
     }
 
     fn bond(&mut self, files: &[FileId]) {
-        let known: Vec<FileId> = files.iter().copied().filter(|id| self.files.contains_key(id)).collect();
+        let known: Vec<FileId> = files.iter().copied().filter(|id| self.has(*id)).collect();
         if known.len() < 2 {
             return;
         }
-        let bond = known.iter().find_map(|id| self.files[id].bond).unwrap_or_else(|| {
+        let bond = known.iter().find_map(|id| self.bond_of(*id)).unwrap_or_else(|| {
             self.header.next_bond += 1;
             self.header.next_bond - 1
         });
         for id in known {
-            let members = match self.files[&id].bond {
+            let members = match self.bond_of(id) {
                 Some(old) if old == bond => continue,
                 Some(old) => self.bonds.remove(&old).unwrap_or_default(),
                 None => BTreeSet::from([id]),
@@ -460,7 +509,7 @@ impl Share {
     /// A bond is over when the peer has everything of all its files.
     fn unbond(&mut self, bond: u64) {
         let Some(members) = self.bonds.get(&bond) else { return };
-        if members.iter().all(|id| !self.unthanked.contains(id)) {
+        if members.iter().all(|id| !self.unthanked.contains(*id)) {
             for id in self.bonds.remove(&bond).expect("just seen") {
                 self.change(id, |f| f.bond = None);
             }
@@ -489,24 +538,30 @@ impl Share {
     }
 
     fn thank(&mut self, ack: &Ack) {
-        let us = self.us();
-        let Some(file) = self.files.get_mut(&ack.file) else { return };
-        let bond = file.bond;
-        if ack.body != 0 {
-            // What was told again bore the number of that cut, not of the version.
-            let acked = match ack.body == self.header.parted {
-                true if file.body_cut == ack.body => us.iter().map(|w| file.body.get(*w)).max().unwrap_or(0),
-                true => 0,
-                false => ack.body,
-            };
-            file.thank_body(ack.body, acked);
-        }
-        if file.place_tag != 0 && file.place_tag <= ack.place {
-            file.place_tag = 0;
+        let (us, parted) = (self.us(), self.header.parted);
+        let (mut arrived, mut gone, mut bond) = (false, false, None);
+        self.change(ack.file, |file| {
+            bond = file.bond;
+            if ack.body != 0 {
+                // What was told again bore the number of that cut, not of the version.
+                let acked = match ack.body == parted {
+                    true if file.body_cut == ack.body => {
+                        us.iter().map(|w| file.body.get(*w)).max().unwrap_or(0)
+                    }
+                    true => 0,
+                    false => ack.body,
+                };
+                file.thank_body(ack.body, acked);
+            }
+            if file.place_tag != 0 && file.place_tag <= ack.place {
+                (file.place_tag, arrived) = (0, true);
+            }
+            gone = file.name.is_none() && file.place_tag == 0;
+        });
+        if arrived {
             self.clear_left(ack.file);
         }
-        self.refresh(ack.file);
-        if self.files[&ack.file].name.is_none() && self.files[&ack.file].place_tag == 0 {
+        if gone {
             self.forget(ack.file);
         }
         if let Some(bond) = bond {
@@ -523,8 +578,11 @@ impl Share {
     }
 
     fn clear_left(&mut self, id: FileId) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        let left = std::mem::take(&mut file.left);
+        if self.left.is_empty() {
+            return;
+        }
+        let mut left = Vec::new();
+        self.change(id, |f| left = std::mem::take(&mut f.left));
         self.unleave(id, &left);
     }
 
@@ -547,12 +605,10 @@ impl Share {
             _ => Some(from),
         };
         for taken in files.iter().filter(|t| t.place.is_some()) {
-            if let Some(name) = self.files.get_mut(&taken.file).and_then(|f| f.name.take()) {
-                self.names.remove(&name);
-            }
+            self.set_name(taken.file, None);
         }
         for taken in files {
-            if !self.files.contains_key(&taken.file) {
+            if !self.has(taken.file) {
                 match (&taken.place, &taken.body) {
                     (Some(place), Some(_)) if place.name.is_some() => {}
                     _ => continue,
@@ -561,26 +617,22 @@ impl Share {
             }
             if let Some(place) = &taken.place {
                 self.clear_left(taken.file);
-                let file = self.files.get_mut(&taken.file).expect("just made");
-                file.name = place.name.clone();
-                file.place = place.version.clone();
-                file.place_tag = 0;
-                match &place.name {
-                    Some(name) => {
-                        self.names.insert(name.clone(), taken.file);
-                    }
-                    None => {
-                        self.forget(taken.file);
-                        continue;
-                    }
+                self.set_name(taken.file, place.name.clone());
+                self.change(taken.file, |f| {
+                    f.place = place.version.clone();
+                    f.place_tag = 0;
+                });
+                if place.name.is_none() {
+                    self.forget(taken.file);
+                    continue;
                 }
             }
             if let Some(body) = &taken.body {
                 let ours = self.ours_in(&body.version);
                 self.change(taken.file, |f| take_body(f, body, ours, tag));
             }
-            self.refresh(taken.file);
-            if let Some(bond) = self.files[&taken.file].bond {
+            self.touched.insert(taken.file);
+            if let Some(bond) = self.bond_of(taken.file) {
                 self.unbond(bond);
             }
         }
@@ -588,9 +640,10 @@ impl Share {
 
     /// The peer unlinked it, and is told that it is there all the same.
     fn revive(&mut self, id: FileId, tag: Seq) {
-        let Some(file) = self.files.get(&id) else { return };
+        let Some(file) = self.files.get(id) else { return };
         let (name, size) = (file.name.clone(), file.size);
         let held: ChunkSet = file.missing.gaps(&(0..chunk::count(size))).into_iter().collect();
+        drop(file);
         self.rename(&[(id, name)], tag);
         self.change(id, |f| {
             f.wrote(&held, size, tag);
@@ -600,18 +653,9 @@ impl Share {
     }
 
     fn forget(&mut self, id: FileId) {
-        let Some(file) = self.files.remove(&id) else { return };
-        if let Some(name) = &file.name
-            && self.names.get(name) == Some(&id)
-        {
-            self.names.remove(name);
-        }
+        let Some(file) = self.files.remove(id) else { return };
         self.unleave(id, &file.left);
-        self.inos.remove(&file.ino);
-        for set in [&mut self.fresh, &mut self.unthanked, &mut self.lacking, &mut self.unsettled] {
-            set.remove(&id);
-        }
-        self.touched.insert(id);
+        self.account(id, Account::of(&file), Account::default());
         if let Some(bond) = file.bond {
             if let Some(members) = self.bonds.get_mut(&bond) {
                 members.remove(&id);
@@ -624,34 +668,42 @@ impl Share {
         if file.ino == 0 {
             file.ino = self.ino(id);
         }
-        self.inos.insert(file.ino, id);
+        let before = self.files.get(id).map(|f| Account::of(&f)).unwrap_or_default();
+        let after = Account::of(&file);
         self.files.insert(id, file);
-        self.refresh(id);
+        self.account(id, before, after);
     }
 
+    /// Changes a file, but for its name.
     fn change(&mut self, id: FileId, change: impl FnOnce(&mut File)) {
-        if let Some(file) = self.files.get_mut(&id) {
-            change(file);
-            self.refresh(id);
-        }
+        let Some(file) = self.files.wake(id) else { return };
+        let before = Account::of(file);
+        change(file);
+        debug_assert!(file.dirty.since(0).all(|r| r.end <= chunk::count(file.size)), "{file:?}");
+        let after = Account::of(file);
+        self.account(id, before, after);
     }
 
-    fn refresh(&mut self, id: FileId) {
-        let Some(file) = self.files.get(&id) else { return };
-        debug_assert!(file.dirty.since(0).all(|r| r.end <= chunk::count(file.size)), "{file:?}");
-        for (set, is) in [
-            (&mut self.fresh, file.is_fresh()),
-            (&mut self.unthanked, !file.is_thanked()),
-            (&mut self.lacking, !file.is_whole()),
-            (&mut self.unsettled, file.unsettled && file.name.is_some()),
-        ] {
-            if is {
-                set.insert(id);
-            } else {
-                set.remove(&id);
-            }
-        }
+    /// Gives a file another name, or none; returns the one that it had.
+    fn set_name(&mut self, id: FileId, name: Option<Name>) -> Option<Name> {
+        let before = Account::of(self.files.wake(id)?);
+        let had = self.files.rename(id, name);
+        let after = Account::of(self.files.wake(id)?);
+        self.account(id, before, after);
+        had
+    }
+
+    /// Notes that a file was changed.
+    fn account(&mut self, id: FileId, before: Account, after: Account) {
         self.touched.insert(id);
+        if before != after {
+            self.fresh.set(id, after.fresh);
+            self.unthanked.set(id, after.unthanked);
+            self.lacking.set(id, after.lacking);
+            self.unsettled.set(id, after.unsettled);
+            self.totals -= before.totals;
+            self.totals += after.totals;
+        }
     }
 }
 
@@ -688,14 +740,6 @@ fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     }
 }
 
-/// A number below 2^63 and above the root's, the same for the same file for ever.
-fn ino_hash(id: FileId) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&id.writer.0.to_le_bytes());
-    bytes[8..].copy_from_slice(&id.counter.to_le_bytes());
-    (xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).max(2)
-}
-
 /// A set of whole chunks for a file of `size` bytes.
 pub fn all_chunks(size: u64) -> ChunkSet {
     ChunkSet::of(0..chunk::count(size))
@@ -717,7 +761,7 @@ mod tests {
     }
 
     fn told(share: &mut Share) {
-        let mark = |id: &FileId| CutMark { file: *id, place: true, body: true, stamp: 0, mtime: 0 };
+        let mark = |file| CutMark { file, place: true, body: true, stamp: 0, mtime: 0 };
         let marks = share.fresh().iter().map(mark).collect();
         share.apply(&Record::Cut { seq: share.header().head + 1, marks });
     }
@@ -751,7 +795,8 @@ mod tests {
         told(&mut share);
         renamed(&mut share, file, "b");
         made(&mut share, "a");
-        let files: Vec<(FileId, File)> = share.files().map(|(id, f)| (id, f.clone())).collect();
-        assert_eq!(Share::restore(share.header().clone(), files).check(), Ok(()));
+        let mut restored = Share::restoring(share.header().clone());
+        share.files().for_each(|(id, file)| restored.restore(id, file.into_owned()));
+        assert_eq!(restored.check(), Ok(()));
     }
 }

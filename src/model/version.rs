@@ -27,6 +27,11 @@ pub enum Order {
 pub struct Version(Box<[(WriterId, Seq)]>);
 
 impl Version {
+    /// Of entries that are sorted, none of which counts zero.
+    pub(super) fn of(entries: Box<[(WriterId, Seq)]>) -> Version {
+        Version(entries)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
