@@ -1,13 +1,15 @@
 //! Pairs of hosts over loopback, and what lies in their directories.
 
-use crate::rig::Pair;
+use crate::rig::{Host, Pair};
 use std::fs::{File, FileTimes};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Rows delete what they made, and nobody is to be asked.
 const STORM: &str = "1000000000";
+/// How long many files may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// When all files were changed that are the same on both hosts.
 const THEN: Duration = Duration::from_secs(1_700_000_000);
 
@@ -28,6 +30,16 @@ pub fn connected(dirs: [&Path; 2]) -> Pair {
     pair.b.start();
     pair.a.flush();
     pair
+}
+
+/// Returns when both sides hold the same, durably: of many files that takes longer than a test would wait.
+pub fn level(host: &Host) {
+    let begun = Instant::now();
+    while !host.syncfs(&["flush", "--timeout", "60"]).status.success() {
+        let why = host.status()["peer"]["last_error"].to_string();
+        assert!(begun.elapsed() < PATIENCE, "the two sides do not get level, the peer's last error is {why}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Makes so many files of this content, the same each time.

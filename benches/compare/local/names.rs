@@ -28,7 +28,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 fn count(task: Task) -> u64 {
-    task.options.size(4_000, 2_000)
+    task.options.size(4_000, 1_000)
 }
 
 fn path(task: Task, kind: &str, n: u64) -> PathBuf {

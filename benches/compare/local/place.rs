@@ -3,6 +3,7 @@
 //! Invariant: once settled, nobody has anything to do.
 
 use super::yardsticks::Yardsticks;
+use crate::figure::attempt;
 use crate::ground::Ground;
 use crate::hosts;
 use crate::rig::Pair;
@@ -58,7 +59,12 @@ impl Place {
 
     /// Returns when the peer has everything, and all disks have.
     pub fn settle(&self) {
-        self.pair.iter().for_each(|pair| pair.a.flush());
+        if let Some(Pair { a, .. }) = &self.pair
+            && attempt(|| a.flush()).is_err()
+        {
+            let why = a.status()["peer"]["last_error"].to_string();
+            panic!("the peer does not get what was written, and the last error is {why}");
+        }
         self.yardsticks.sync();
         self.grounds.iter().for_each(Ground::sync);
     }

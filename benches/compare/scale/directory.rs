@@ -3,7 +3,7 @@
 use super::figures::{Found, timed};
 use crate::figure::{Figure, Goal, Unit, attempt};
 use crate::ground::{Ground, drop_caches};
-use crate::hosts::{apart, fill, name};
+use crate::hosts::{apart, fill, level, name};
 use crate::memory::taken;
 use crate::options::Options;
 use crate::rig::{Host, Pair, run};
@@ -52,7 +52,7 @@ fn story(found: &mut Found, files: u64) {
     let mut pair = apart([&grounds[0].dir, &grounds[1].dir]);
     found.time("adopt", "first mount of a directory", None, || pair.a.start());
     pair.b.start();
-    found.time("meet", "first meeting, the same on both", None, || pair.a.flush());
+    found.time("meet", "first meeting, the same on both", None, || level(&pair.a));
     for host in [&mut pair.a, &mut pair.b] {
         assert!(host.unmount().success(), "{}", host.log_text());
     }
@@ -64,7 +64,7 @@ fn story(found: &mut Found, files: u64) {
     found.add("memory", "resident memory a file, after mount", Unit::Bytes, goal, each);
     found.time("list", "first ls -l", None, || list(&pair.a.dir));
     pair.b.start();
-    pair.a.flush();
+    level(&pair.a);
     small(found, &pair, files);
     let goal = whole(Goal::AtMost(0.05));
     let reconnected = reconnect(&pair.a, &pair.b);
@@ -92,7 +92,7 @@ fn small(found: &mut Found, pair: &Pair, files: u64) {
     let some = |n: u64| name(n * 7_919 % files);
     found.median("stat", "stat", TIMES, |n| timed(|| assert!(a.path(some(n)).exists())));
     found.median("create", "create, write, close", TIMES, |n| timed(|| a.save(format!("new {n}"), CONTENT)));
-    a.flush();
+    level(a);
     found.median("cut", "close to readable at the peer", TIMES, |n| {
         let (path, mut content) = (b.path(some(n)), CONTENT.to_vec());
         content[0] ^= 1 + n as u8;
@@ -103,7 +103,7 @@ fn small(found: &mut Found, pair: &Pair, files: u64) {
         readable(&path, &content);
         begun.elapsed().as_secs_f64()
     });
-    a.flush();
+    level(a);
 }
 
 /// Waits until a file has this content.
@@ -131,7 +131,7 @@ fn reconnect(a: &Host, b: &Host) -> f64 {
         assert!(begun.elapsed() < crate::rig::PATIENCE, "they meet again");
         std::thread::sleep(LOOK);
     }
-    a.flush();
+    level(a);
     begun.elapsed().as_secs_f64()
 }
 

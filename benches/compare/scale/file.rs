@@ -9,10 +9,12 @@ use crate::rig::until;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const SIZES: [(&str, u64); 4] = [("1m", 1 << 20), ("1g", 1 << 30), ("32g", 32 << 30), ("1t", 1 << 40)];
 const TIMES: u64 = 21;
+/// Between two looks whether something has come.
+const LOOK: Duration = Duration::from_micros(100);
 
 pub fn measure(options: &Options) -> Vec<Figure> {
     if !options.wants_of("grow-") {
@@ -51,6 +53,7 @@ fn story(found: &mut Found, bytes: u64) {
         let (file, mut read) = (File::open(&theirs).unwrap(), [0]);
         while file.read_exact_at(&mut read, at).is_ok() && read != byte {
             assert!(begun.elapsed() < crate::rig::PATIENCE, "the peer has it in time");
+            std::thread::sleep(LOOK);
         }
         begun.elapsed().as_secs_f64()
     });
