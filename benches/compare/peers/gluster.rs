@@ -6,6 +6,8 @@ use rustix::mount::UnmountFlags;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+const LIST: [&str; 3] = ["gluster", "volume", "list"];
+
 pub struct Gluster {
     mounts: [PathBuf; 2],
     _clients: Vec<Program>,
@@ -16,13 +18,12 @@ pub struct Gluster {
 impl Gluster {
     pub fn start(ends: Rc<Ends>) -> Gluster {
         assert!(ends.link.is_none(), "two of its daemons on one machine would share their directories");
+        let answers = || ends.command(Side::A, &LIST).output().is_ok_and(|output| output.status.success());
+        assert!(!answers(), "a glusterd of somebody else is at work here");
         let daemon = ends.spawn(Side::A, &["glusterd", "--no-daemon"], "glusterd.log");
         let mounts = ["mount-a", "mount-b"].map(|name| ends.at(name));
-        let mut gluster = Gluster { mounts, _clients: Vec::new(), ends, _daemon: daemon };
-        let ends = gluster.ends.clone();
-        until("glusterd answers", || {
-            ends.command(Side::A, &["gluster", "volume", "list"]).output().is_ok_and(|o| o.status.success())
-        });
+        let mut gluster = Gluster { mounts, _clients: Vec::new(), ends: ends.clone(), _daemon: daemon };
+        until("glusterd answers", answers);
         let host = ends.run(Side::A, &["hostname", "-I"]);
         let host = host.split_whitespace().next().expect("an address").to_owned();
         let bricks = [Side::A, Side::B].map(|side| format!("{host}:{}/brick", ends.dir(side).display()));

@@ -136,7 +136,8 @@ impl Kind {
     pub fn note(&self) -> String {
         let said = Command::new(self.version[0]).args(&self.version[1..]).output();
         let said = said.map_or(String::new(), |said| String::from_utf8_lossy(&said.stdout).into_owned());
-        let version = said.lines().next().unwrap_or("of an unknown version");
+        let of_it = said.lines().find(|line| line.to_lowercase().contains(self.name));
+        let version = of_it.or(said.lines().next()).unwrap_or("of an unknown version");
         format!("{}: {} ({})", self.name, self.what, version.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }

@@ -36,6 +36,7 @@ impl Syncthing {
     }
 }
 
+/// What is said of the folder is what a new one has by default.
 fn config(ends: &Ends, side: Side, ids: &[String; 2], addresses: &[String; 2]) -> String {
     let members: String = ids.iter().map(|id| format!("<device id=\"{id}\"/>")).collect();
     let devices: String = ids
@@ -45,7 +46,8 @@ fn config(ends: &Ends, side: Side, ids: &[String; 2], addresses: &[String; 2]) -
         .collect();
     format!(
         "<configuration version=\"36\">\
-         <folder id=\"share\" path=\"{}\" type=\"sendreceive\">{members}</folder>{devices}\
+         <folder id=\"share\" path=\"{}\" type=\"sendreceive\" rescanIntervalS=\"3600\" fsWatcherEnabled=\"true\" \
+         fsWatcherDelayS=\"10\">{members}</folder>{devices}\
          <gui enabled=\"false\"></gui>\
          <options><listenAddress>{}</listenAddress><globalAnnounceEnabled>false</globalAnnounceEnabled>\
          <localAnnounceEnabled>false</localAnnounceEnabled><relaysEnabled>false</relaysEnabled>\
