@@ -47,9 +47,13 @@ fn main() {
     stand_apart();
     let mut figures = Vec::new();
     for (name, measure) in GROUPS.iter().copied().flatten() {
-        figures.extend(measure(&options.within(name)));
+        let found = measure(&options.within(name));
+        report::table::print(&found);
+        figures.extend(found);
     }
-    report::end(&options, figures);
+    if options.write {
+        report::write(&options, figures);
+    }
 }
 
 /// From now on nobody else sees what is mounted here.

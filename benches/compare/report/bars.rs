@@ -1,10 +1,10 @@
-//! One bar for each contender of each figure: how good it is beside the one that the goal names.
+//! One bar for each contender of each figure: how good it is beside the one that the goal names, whose own bar is grey and 1 long.
 
 use super::svg::{Anchor, Picture};
 use super::units::digits;
 use crate::figure::{Figure, Goal, Spread};
 
-const LEFT: f64 = 250.0;
+const LEFT: f64 = 300.0;
 const SPAN: f64 = 400.0;
 const RIGHT: f64 = 70.0;
 const BAR: f64 = 14.0;
@@ -68,7 +68,7 @@ impl<'a> Row<'a> {
         })?;
         let all = figure.all().into_iter();
         let bars: Vec<_> = all.filter_map(|who| Some((who, figure.compared(who, other)?))).collect();
-        let title = format!("{}, beside {other}", figure.title);
+        let title = figure.title.clone();
         (!bars.is_empty()).then_some(Row { title, other, goal, bars })
     }
 }

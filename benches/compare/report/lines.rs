@@ -65,6 +65,7 @@ pub fn drawn(title: &str, across: &str, unit: Unit, lines: &[Line]) -> Option<St
         );
     }
     picture.text((LEFT + SPAN.0 / 2.0, bottom + 36.0), Anchor::Middle, "ink", across);
+    let mut labels = Vec::new();
     for (n, line) in lines.iter().enumerate() {
         let colour = COLOURS[n % COLOURS.len()];
         let width = if n < COLOURS.len() { 2.0 } else { 1.0 };
@@ -72,9 +73,16 @@ pub fn drawn(title: &str, across: &str, unit: Unit, lines: &[Line]) -> Option<St
             picture.line((x(pair[0].0), y(pair[0].1)), (x(pair[1].0), y(pair[1].1)), colour, width);
         }
         line.points.iter().for_each(|point| picture.dot((x(point.0), y(point.1)), colour));
-        let at = (LEFT + SPAN.0 + 14.0, TOP + 10.0 + 16.0 * n as f64);
-        picture.line((at.0, at.1 - 4.0), (at.0 + 14.0, at.1 - 4.0), colour, width);
-        picture.text((at.0 + 20.0, at.1), Anchor::Start, "ink", &line.title);
+        labels.extend(line.points.last().map(|point| (y(point.1), colour, &line.title)));
+    }
+    // Beside where each line ends, and none upon another.
+    labels.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut free = TOP;
+    for (at, colour, title) in labels {
+        let at = at.max(free);
+        picture.dot((LEFT + SPAN.0 + 14.0, at), colour);
+        picture.text((LEFT + SPAN.0 + 22.0, at + 4.0), Anchor::Start, "ink", title);
+        free = at + 14.0;
     }
     Some(picture.finished(title))
 }

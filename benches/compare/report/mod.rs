@@ -6,7 +6,7 @@ mod machine;
 mod page;
 mod raw;
 mod svg;
-mod table;
+pub mod table;
 mod units;
 
 use crate::figure::{Figure, Unit};
@@ -33,12 +33,8 @@ const LINES: [(&str, &str, &str, &str, Unit); 2] = [
     ("size", "As a file grows", "bytes of one file", "grow", Unit::Seconds),
 ];
 
-/// Shows the figures, and where that is wanted, puts them into the documents.
-pub fn end(options: &Options, figures: Vec<Figure>) {
-    table::print(&figures);
-    if !options.write {
-        return;
-    }
+/// Puts the figures into the documents.
+pub fn write(options: &Options, figures: Vec<Figure>) {
     let (docs, machine) = (Path::new(DOCS), Machine::this());
     let record = |figure| Record { figure, quick: options.quick, machine: machine.clone() };
     let place = docs.join("performance");
