@@ -66,3 +66,13 @@ fn who_lists_the_directory_again_sees_what_has_come_and_gone() {
     std::fs::remove_file(pair.a.path("c")).unwrap();
     shows("one that the peer unlinked is gone", &["d"]);
 }
+
+/// `ls -l` asks every file for the attributes of other systems, unless it hears that there are none on this file system.
+#[test]
+fn what_a_file_can_not_have_is_not_supported_rather_than_absent() {
+    let pair = Pair::mounted();
+    pair.a.save("f", b"f");
+    let asked = |name: &str| rustix::fs::lgetxattr(pair.a.path("f"), name, &mut [0; 64][..]);
+    assert_eq!(asked("security.selinux"), Err(rustix::io::Errno::OPNOTSUPP));
+    assert_eq!(asked("user.absent"), Err(rustix::io::Errno::NODATA));
+}
