@@ -127,9 +127,9 @@ impl Kind {
         self.started(|| ends).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// In how many rounds it takes part, of so many.
-    pub fn rounds(&self, of: usize) -> usize {
-        if self.name == "rsync" { of } else { of.min(FEW_ROUNDS) }
+    /// In how many rounds it takes part at most.
+    pub fn rounds(&self) -> usize {
+        if self.name == "rsync" { usize::MAX } else { FEW_ROUNDS }
     }
 
     /// For who reads the figures.

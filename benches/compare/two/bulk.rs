@@ -16,7 +16,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 5;
 const GIB: u64 = 1 << 30;
 const PIECE: usize = 1 << 20;
 /// So much content before it comes again.
@@ -35,17 +34,20 @@ pub fn pool(seed: u64) -> Vec<u8> {
 }
 
 pub fn measure(options: &Options) -> Vec<Figure> {
-    let large = |size| Load { files: 1, size };
-    let small = Load { files: options.size(20_000, 5_000), size: 4096 };
-    let near = large(options.size(4 * GIB, GIB));
-    let far = large(options.size(GIB, GIB / 4));
+    let large = |full, quick| Load { files: 1, size: options.size(full, quick) };
+    let small = |full, quick| Load { files: options.size(full, quick), size: 4096 };
     let mut figures = Vec::new();
-    for (name, load, unit) in [("bulk-large", near, Unit::Throughput), ("bulk-small", small, Unit::Rate)] {
+    for (name, load, unit) in [
+        ("bulk-large", large(4 * GIB, GIB / 2), Unit::Throughput),
+        ("bulk-small", small(20_000, 5_000), Unit::Rate),
+    ] {
         if options.wants(name) {
             figures.push(over_loopback(options, name, load, unit));
         }
     }
-    for (name, load) in [("bulk-far-large", far), ("bulk-far-small", small)] {
+    for (name, load) in
+        [("bulk-far-large", large(GIB / 2, GIB / 8)), ("bulk-far-small", small(10_000, 2_000))]
+    {
         if options.wants(name) {
             figures.push(far_away(options, name, load));
         }
@@ -61,14 +63,10 @@ fn over_loopback(options: &Options, name: &str, load: Load, unit: Unit) -> Figur
         let ours = sample("syncfs", None, load, amount, |ends| Box::new(Syncfs::start(ends)));
         let mut takers = vec![Turn::new("syncfs", ours)];
         for kind in wanted(options) {
-            takers.push(Turn::of(
-                kind,
-                ROUNDS,
-                sample(kind.name, None, load, amount, |ends| kind.need(ends)),
-            ));
+            takers.push(Turn::of(kind, sample(kind.name, None, load, amount, |ends| kind.need(ends))));
             note(figures, &kind.note());
         }
-        turns(ROUNDS, figures, takers);
+        turns(options, figures, takers);
     })
 }
 
@@ -84,11 +82,11 @@ fn far_away(options: &Options, name: &str, load: Load) -> Figure {
         // Others would take an hour for many files, with some round trips for each.
         for kind in wanted(options).iter().filter(|kind| kind.name == "rsync") {
             let theirs = sample(kind.name, Some(&link), load, bytes as f64, |ends| kind.need(ends));
-            takers.push(Turn::of(kind, ROUNDS, theirs));
+            takers.push(Turn::of(kind, theirs));
             note(figures, &kind.note());
         }
         note(figures, "link: one plain TCP connection, from connecting to the last byte");
-        turns(ROUNDS, figures, takers);
+        turns(options, figures, takers);
     })
 }
 

@@ -10,14 +10,13 @@ use crate::options::Options;
 use crate::peers::{Ends, Peer, RsyncOverSsh, Side, wanted};
 use std::rc::Rc;
 
-const ROUNDS: usize = 5;
 const GIB: u64 = 1 << 30;
 
 pub fn measure(options: &Options) -> Vec<Figure> {
     if !options.wants("cpu") {
         return Vec::new();
     }
-    let load = Load { files: 1, size: options.size(GIB, GIB / 2) };
+    let load = Load { files: 1, size: options.size(GIB, GIB / 4) };
     let goal = Goal::Against("rsync-ssh".into(), 1.0);
     let title = "processor time of both hosts for 1 GiB replicated";
     let figure = alone(Figure::new("cpu", title, Unit::Seconds, [goal]), |figures| {
@@ -26,11 +25,11 @@ pub fn measure(options: &Options) -> Vec<Figure> {
             Turn::new("rsync-ssh", sample("rsync-ssh", load, |ends| Box::new(RsyncOverSsh::start(ends)))),
         ];
         for kind in wanted(options) {
-            takers.push(Turn::of(kind, ROUNDS, sample(kind.name, load, |ends| kind.need(ends))));
+            takers.push(Turn::of(kind, sample(kind.name, load, |ends| kind.need(ends))));
             note(figures, &kind.note());
         }
         note(figures, "rsync-ssh: rsync over ssh with aes256-gcm, the cipher of syncfs");
-        turns(ROUNDS, figures, takers);
+        turns(options, figures, takers);
     });
     vec![figure]
 }

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 const SIZE: usize = 4096;
 const ROOM: u64 = 1 << 30;
-const ROUNDS: usize = 5;
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(50);
 /// Between two changes; and as long again as the last one took, at random, for who looks for changes now and then.
@@ -91,7 +90,7 @@ fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]
     takers.push(Turn::new("syncfs", sample("syncfs", Box::new(Syncfs::start(ends())))));
     for kind in wanted(options) {
         match kind.started(ends) {
-            Ok(peer) => takers.push(Turn::of(kind, ROUNDS, sample(kind.name, peer))),
+            Ok(peer) => takers.push(Turn::of(kind, sample(kind.name, peer))),
             Err(why) => left_out(figures, kind.name, &why),
         }
         note(figures, &kind.note());
@@ -101,7 +100,7 @@ fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]
         figures,
         &format!("{count} changes in each round; fewer of who takes more than {seconds} s for them"),
     );
-    turns(ROUNDS, figures, takers);
+    turns(options, figures, takers);
 }
 
 /// Writes on A, and reads on B.

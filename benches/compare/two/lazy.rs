@@ -6,7 +6,7 @@
 mod pattern;
 
 use super::ours::Syncfs;
-use super::turns::{Turn, left_out, taken, turns};
+use super::turns::{ROUNDS, Turn, left_out, taken, turns};
 use crate::figure::{Figure, Goal, Unit, attempt};
 use crate::link::{Link, Terms, Yardstick};
 use crate::options::Options;
@@ -23,7 +23,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use syncfs::model::limits::GROUP_BYTES;
 
-const ROUNDS: usize = 5;
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = 4096;
 /// Files that are begun in each round.
@@ -77,7 +76,7 @@ fn measured(options: &Options, figures: &mut [Figure]) {
         Ok(None) => left_out(figures, "sshfs", "it or sshd is not installed"),
         Err(why) => left_out(figures, "sshfs", why),
     }
-    turns(ROUNDS, figures, takers);
+    turns(options, figures, takers);
 }
 
 impl Sizes {
@@ -94,7 +93,7 @@ impl Sizes {
     }
 
     fn fill(&self, dir: &Path) {
-        let rounds = 0..ROUNDS as u64;
+        let rounds = 0..ROUNDS;
         let begun = rounds.clone().flat_map(|round| (0..BEGUN).map(move |n| Sizes::begun(round, n)));
         for (name, pattern) in begun.chain(rounds.map(|round| self.whole(round))).chain([self.scattered()]) {
             pattern.write(&dir.join(name));

@@ -3,8 +3,11 @@
 //! Invariant: who fails is left out from then on, which is noted; the others go on.
 
 use crate::figure::{Figure, attempt};
+use crate::options::Options;
 use crate::peers::Kind;
 use std::collections::BTreeMap;
+
+pub const ROUNDS: u64 = 5;
 
 /// One number: for which of the figures, whose, and what.
 pub type Sample = (usize, &'static str, f64);
@@ -22,8 +25,8 @@ impl<'a> Turn<'a> {
     }
 
     /// Of who may take part in a few rounds only.
-    pub fn of(kind: &Kind, rounds: usize, take: impl FnMut() -> Vec<Sample> + 'a) -> Turn<'a> {
-        Turn { most: kind.rounds(rounds), ..Turn::new(kind.name, take) }
+    pub fn of(kind: &Kind, take: impl FnMut() -> Vec<Sample> + 'a) -> Turn<'a> {
+        Turn { most: kind.rounds(), ..Turn::new(kind.name, take) }
     }
 }
 
@@ -34,9 +37,9 @@ pub fn taken(figures: &mut [Figure], take: impl FnOnce(&mut [Figure])) {
     }
 }
 
-/// `count` rounds; in each everybody once, the order turned about each time.
-pub fn turns(count: usize, figures: &mut [Figure], mut turns: Vec<Turn>) {
-    for round in 0..count {
+/// Rounds, in each of which everybody comes once; the order is turned about each time.
+pub fn turns(options: &Options, figures: &mut [Figure], mut turns: Vec<Turn>) {
+    for round in 0..options.size(ROUNDS, 3) as usize {
         figures.iter_mut().for_each(|figure| figure.rounds.push(BTreeMap::new()));
         turns.retain_mut(|turn| {
             if round >= turn.most {

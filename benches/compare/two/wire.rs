@@ -16,7 +16,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-const ROUNDS: usize = 5;
 const MIB: u64 = 1 << 20;
 const NAME: &str = "large";
 /// Nothing has crossed for so long: the change and all answers to it have.
@@ -26,7 +25,7 @@ pub fn measure(options: &Options) -> Vec<Figure> {
     if !options.wants("wire") {
         return Vec::new();
     }
-    let size = options.size(1024, 256) * MIB;
+    let size = options.size(1024, 128) * MIB;
     let title = format!("bytes on the wire for an edit of one byte in {} MiB", size / MIB);
     vec![alone(Figure::new("wire", &title, Unit::Bytes, [Goal::AtMost(2500.0)]), |figures| {
         let ends = || Rc::new(level(size));
@@ -36,12 +35,12 @@ pub fn measure(options: &Options) -> Vec<Figure> {
         for kind in wanted(options) {
             let ends = ends();
             match kind.started(|| ends.clone()) {
-                Ok(peer) => takers.push(Turn::of(kind, ROUNDS, sample(kind.name, ends, peer, size))),
+                Ok(peer) => takers.push(Turn::of(kind, sample(kind.name, ends, peer, size))),
                 Err(why) => left_out(figures, kind.name, &why),
             }
             note(figures, &kind.note());
         }
-        turns(ROUNDS, figures, takers);
+        turns(options, figures, takers);
     })]
 }
 
