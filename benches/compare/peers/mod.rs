@@ -22,8 +22,8 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Longest that anything may take to cross.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+/// Longest that anything may take to cross; who takes longer is left out.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub trait Peer {
     /// Where a user works on that host.

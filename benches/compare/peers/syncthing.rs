@@ -26,7 +26,9 @@ impl Syncthing {
             let text = config(&ends, side, &ids, &addresses);
             std::fs::write(home.join("config.xml"), text).expect("written");
             let home = format!("--home={}", home.display());
-            let words = ["syncthing", "serve", "--no-browser", "--no-restart", "--no-upgrade", &home];
+            // One process, which ends when it is told to: nobody watches over it, and starts it anew.
+            let words =
+                ["env", "STMONITORED=yes", "syncthing", "serve", "--no-browser", "--no-upgrade", &home];
             ends.spawn(side, &words, ["syncthing-a.log", "syncthing-b.log"][side as usize])
         });
         let dirs = sides.map(|side| ends.dir(side).to_owned());
