@@ -90,8 +90,8 @@ impl Host {
             touched.extend(meanwhile.iter());
             let (mut puts, mut gone) = (Vec::new(), Vec::new());
             for id in touched.iter() {
-                match share.file(id) {
-                    Some(file) => puts.push((id, codec::encode(&*file))),
+                match share.packed(id) {
+                    Some(file) => puts.push(file),
                     None => gone.push(id),
                 }
             }
@@ -111,7 +111,8 @@ impl Host {
                 self.backing.sync_all()?;
             }
             self.journal.sync(self.journal.end())?;
-            meta.commit(lsn, &codec::encode(&stored), &puts, &gone)?;
+            let mut puts = puts.iter().map(|file| (file.id(), codec::encode(&file.unpack())));
+            meta.commit(lsn, &codec::encode(&stored), &mut puts, &gone)?;
             if planted(Bug::TrimBeforeMeta) { Ok(()) } else { meta.sync() }
         };
         if let Err(error) = write() {

@@ -42,11 +42,7 @@ impl Host {
     pub(super) fn fetch_up(&self) {
         let lacking: Vec<(u64, FileId)> = {
             let share = self.share.lock();
-            let missing = |id| {
-                let file = share.file(id).filter(|f| self.holding.wants_all(f))?;
-                Some((file.missing.len(), id))
-            };
-            share.lacking().iter().filter_map(missing).collect()
+            self.wanted(&share).collect()
         };
         {
             let mut state = self.fetch.state.lock();

@@ -53,8 +53,8 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     let (journal, records) = Journal::open(disk)?;
     let trash = Trash::open(&backing, options.trash_days)?;
 
-    let stored = meta.load()?;
-    let header: Option<Stored> = match &stored.header {
+    let (lsn, header) = meta.head()?;
+    let header: Option<Stored> = match &header {
         Some(bytes) => Some(codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?),
         None => None,
     };
@@ -72,10 +72,13 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     let mut share = match header {
         Some(stored_header) => {
             let mut share = Share::restoring(stored_header.header);
-            for (id, bytes) in &stored.files {
-                let file: File =
-                    codec::decode_own(bytes).map_err(|_| Error::Unreadable("the metadata store"))?;
-                share.restore(*id, file);
+            let mut unreadable = false;
+            meta.each_file(&mut |id, bytes| match codec::decode_own::<File>(bytes) {
+                Ok(file) => share.restore(id, file),
+                Err(_) => unreadable = true,
+            })?;
+            if unreadable {
+                return Err(Error::Unreadable("the metadata store"));
             }
             share
         }
@@ -87,7 +90,7 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     };
     let replayed = match end {
         End::Never => Replayed::default(),
-        _ => replay(&mut share, &records, stored.lsn, end)?,
+        _ => replay(&mut share, &records, lsn, end)?,
     };
 
     // What the journal tells of a file since the checkpoint explains why it looks different now.

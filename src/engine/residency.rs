@@ -11,6 +11,7 @@ use crate::model::chunk;
 use crate::model::conflict::is_conflict_copy;
 use crate::model::file::File;
 use crate::model::ids::FileId;
+use crate::model::ignore::IGNORE_FILE;
 use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::model::name::Name;
@@ -63,6 +64,11 @@ impl Residency {
 fn pinned(share: &Share, file: FileId) -> u64 {
     let own = share.file(file).filter(|f| f.pinned && f.name.is_some()).map_or(0, |f| f.size);
     share.totals().pinned_bytes - own
+}
+
+/// The file that says what stays here.
+pub(super) fn ignore_file(share: &Share) -> Option<FileId> {
+    share.named(&Name::new(IGNORE_FILE.as_bytes()).expect("it is a name"))
 }
 
 impl Host {
@@ -207,7 +213,19 @@ impl Host {
 
     /// Whether anything has yet to come that this host is to hold.
     pub(super) fn awaits_content(&self, share: &Share) -> bool {
-        share.lacking().iter().any(|id| share.file(id).is_some_and(|f| self.holding.wants_all(&f)))
+        self.wanted(share).next().is_some()
+    }
+
+    /// The files of which something has yet to come, each with how many chunks.
+    pub(super) fn wanted<'a>(&'a self, share: &'a Share) -> impl Iterator<Item = (u64, FileId)> + 'a {
+        // A cache may lack nearly everything, and want nothing of it.
+        let nothing = self.holding.is_cache() && share.totals().pinned_missing == 0;
+        let own = ignore_file(share).filter(|id| nothing && share.lacking().contains(*id));
+        let all = (!nothing).then(|| share.lacking().iter());
+        all.into_iter().flatten().chain(own).filter_map(|id| {
+            let file = share.file(id).filter(|f| self.holding.wants_all(f))?;
+            Some((file.missing.len(), id))
+        })
     }
 
     /// What the peer acknowledges from here on it may not hold; or it holds all that it ever acknowledged.

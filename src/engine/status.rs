@@ -2,9 +2,8 @@
 
 use super::error::FlushError;
 use super::host::Host;
-use crate::model::ignore::IGNORE_FILE;
+use super::residency::ignore_file;
 use crate::model::message::Message;
-use crate::model::name::Name;
 use crate::model::share::Share;
 use crate::model::totals::Totals;
 use crate::store;
@@ -179,8 +178,7 @@ impl Host {
         if !self.holding.is_cache() {
             return told.missing_bytes;
         }
-        let patterns =
-            Name::new(IGNORE_FILE.as_bytes()).ok().and_then(|name| share.file(share.named(&name)?));
+        let patterns = ignore_file(share).and_then(|id| share.file(id));
         let patterns = patterns.filter(|f| !f.pinned && !self.stays_here(f));
         told.pinned_missing + patterns.map_or(0, |f| f.missing_bytes())
     }

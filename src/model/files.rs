@@ -125,6 +125,15 @@ impl Files {
         at.and_then(|at| self.slots[*at as usize].id())
     }
 
+    /// The file as it is now, in few bytes.
+    pub fn packed(&self, id: FileId) -> Option<Packed> {
+        match self.slot(id)? {
+            Slot::Vacant => None,
+            Slot::Packed(packed) => Some(packed.clone()),
+            Slot::Whole(whole) => Some(Packed::new(id, &whole.file)),
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (FileId, Cow<'_, File>)> {
         self.slots.iter().filter_map(|slot| slot.id().zip(slot.file()))
     }

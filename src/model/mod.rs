@@ -23,7 +23,7 @@ pub mod likeness;
 pub mod limits;
 pub mod message;
 pub mod name;
-mod packed;
+pub mod packed;
 pub mod record;
 pub mod rolling;
 pub mod sabotage;

@@ -12,6 +12,7 @@ use super::fileset::FileSet;
 use super::ids::{FileId, LogPosition, ReplicaId, Seq, WriterId};
 use super::message::Ack;
 use super::name::Name;
+use super::packed::Packed;
 use super::record::{CutMark, Merge, Record, Taken, TakenBody};
 use super::sabotage::{Bug, planted};
 use super::totals::Totals;
@@ -123,8 +124,7 @@ impl Share {
         if let Some(bond) = file.bond {
             self.bonds.entry(bond).or_default().insert(id);
         }
-        self.insert(id, file);
-        self.touched.remove(id);
+        self.put(id, file);
     }
 
     pub fn header(&self) -> &Header {
@@ -137,6 +137,11 @@ impl Share {
 
     pub fn file(&self, id: FileId) -> Option<Cow<'_, File>> {
         self.files.get(id)
+    }
+
+    /// A file as it is now, in few bytes.
+    pub fn packed(&self, id: FileId) -> Option<Packed> {
+        self.files.packed(id)
     }
 
     pub fn has(&self, id: FileId) -> bool {
@@ -664,14 +669,19 @@ impl Share {
         }
     }
 
-    fn insert(&mut self, id: FileId, mut file: File) {
+    fn insert(&mut self, id: FileId, file: File) {
+        self.put(id, file);
+        self.touched.insert(id);
+    }
+
+    fn put(&mut self, id: FileId, mut file: File) {
         if file.ino == 0 {
             file.ino = self.ino(id);
         }
         let before = self.files.get(id).map(|f| Account::of(&f)).unwrap_or_default();
         let after = Account::of(&file);
         self.files.insert(id, file);
-        self.account(id, before, after);
+        self.reckon(id, before, after);
     }
 
     /// Changes a file, but for its name.
@@ -696,6 +706,10 @@ impl Share {
     /// Notes that a file was changed.
     fn account(&mut self, id: FileId, before: Account, after: Account) {
         self.touched.insert(id);
+        self.reckon(id, before, after);
+    }
+
+    fn reckon(&mut self, id: FileId, before: Account, after: Account) {
         if before != after {
             self.fresh.set(id, after.fresh);
             self.unthanked.set(id, after.unthanked);

@@ -61,6 +61,9 @@ pub struct Backing {
     synced: [Mutex<u64>; DIRS.len()],
 }
 
+/// So many files are looked at together.
+const LISTED: usize = 32 << 10;
+
 /// The directories that content lies in.
 const DIRS: [Dir; 5] = [Dir::Root, Dir::Partial, Dir::Staging, Dir::Trash, Dir::Before];
 
@@ -95,24 +98,25 @@ impl Backing {
     pub fn list(&self) -> Result<Listing> {
         let fail = "cannot list the shared directory";
         let mut listing = Listing::default();
+        let mut names = Vec::new();
         for (name, kind) in self.disk.list(Dir::Root).map_err(Error::io(fail))? {
-            if name == STATE_DIR.as_bytes() {
-                continue;
-            }
             // Most kernels tell the kind with the name, which saves a stat of everything else.
-            let stat = match kind {
-                Kind::File | Kind::Unknown => self.disk.stat(Dir::Root, &name),
-                Kind::Directory | Kind::Other => {
-                    listing.left_alone += 1;
-                    continue;
+            match kind {
+                _ if name == STATE_DIR.as_bytes() => {}
+                Kind::File | Kind::Unknown => names.push(name),
+                Kind::Directory | Kind::Other => listing.left_alone += 1,
+            }
+        }
+        listing.files.reserve(names.len());
+        for names in names.chunks(LISTED) {
+            for (name, stat) in names.iter().zip(self.disk.stat_all(Dir::Root, names)) {
+                match (Name::new(name), stat) {
+                    (Ok(name), Ok(stat)) if is_shareable(&stat) => listing.files.push((name, stamp(&stat))),
+                    (_, Ok(_)) => listing.left_alone += 1,
+                    // Gone meanwhile.
+                    (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
+                    (_, Err(e)) => return Err(Error::io(fail)(e)),
                 }
-            };
-            match (Name::new(&name), stat) {
-                (Ok(name), Ok(stat)) if is_shareable(&stat) => listing.files.push((name, stamp(&stat))),
-                (_, Ok(_)) => listing.left_alone += 1,
-                // Gone meanwhile.
-                (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
-                (_, Err(e)) => return Err(Error::io(fail)(e)),
             }
         }
         Ok(listing)

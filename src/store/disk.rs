@@ -96,6 +96,10 @@ pub trait Disk: Send + Sync {
     fn unlink(&self, dir: Dir, name: &[u8]) -> io::Result<()>;
     /// All names but `.` and `..`, in no order.
     fn list(&self, dir: Dir) -> io::Result<Vec<(Vec<u8>, Kind)>>;
+    /// What [`Disk::stat`] says of each name, in this order.
+    fn stat_all(&self, dir: Dir, names: &[Vec<u8>]) -> Vec<io::Result<Stat>> {
+        names.iter().map(|name| self.stat(dir, name)).collect()
+    }
     /// Makes all names of a directory durable.
     fn sync_dir(&self, dir: Dir) -> io::Result<()>;
     /// Makes everything durable.

@@ -15,7 +15,7 @@
 use super::error::{Error, Result};
 use super::journal::Lsn;
 use super::latch::Latch;
-use super::metadata::{MetaStore, Opened, Stored};
+use super::metadata::{MetaStore, Opened};
 use super::real::RealDisk;
 use crate::model::ids::{FileId, WriterId};
 use rusqlite::config::DbConfig;
@@ -112,7 +112,7 @@ impl Meta {
         if verdict != "ok" {
             return Err(Trouble::Damaged);
         }
-        match self.load() {
+        match self.head().and_then(|_| self.each_file(&mut |_, _| {})) {
             Err(Error::Corrupt { .. }) => Err(Trouble::Damaged),
             Err(Error::Database { source, .. }) => Err(source.into()),
             Err(e) => Err(Trouble::Other(e)),
@@ -120,20 +120,23 @@ impl Meta {
         }
     }
 
+    /// Returns how many bytes that were.
     fn transact(
         &mut self,
         lsn: i64,
         header: &[u8],
-        puts: &[(FileId, Vec<u8>)],
+        puts: &mut dyn Iterator<Item = (FileId, Vec<u8>)>,
         gone: &[FileId],
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<usize> {
+        let mut bytes = header.len();
         let transaction = self.db.transaction()?;
         {
             let mut put =
                 transaction.prepare_cached("INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4)")?;
             for (id, value) in puts {
-                let (writer, counter) = key(id);
-                put.execute(params![writer, counter, value, checksum(writer, counter, value)])?;
+                bytes += value.len() + 64;
+                let (writer, counter) = key(&id);
+                put.execute(params![writer, counter, value, checksum(writer, counter, &value)])?;
             }
             let mut remove =
                 transaction.prepare_cached("DELETE FROM files WHERE writer = ?1 AND counter = ?2")?;
@@ -144,7 +147,8 @@ impl Meta {
                 .prepare_cached("UPDATE state SET lsn = ?1, header = ?2, crc = ?3")?
                 .execute(params![lsn, header, checksum(lsn, 0, header)])?;
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(bytes)
     }
 
     /// What went wrong; an I/O error may be that of a sync, and is remembered.
@@ -157,7 +161,7 @@ impl Meta {
 }
 
 impl MetaStore for Meta {
-    fn load(&mut self) -> Result<Stored> {
+    fn head(&mut self) -> Result<(Lsn, Option<Vec<u8>>)> {
         self.latch.check()?;
         let (lsn, header, crc) = self
             .db
@@ -167,34 +171,45 @@ impl MetaStore for Meta {
             .optional()
             .map_err(database("cannot be read"))?
             .ok_or_else(damaged)?;
-        if header.as_ref().map(|h| checksum(lsn, 0, h)) != crc {
-            return Err(damaged());
+        match header.as_ref().map(|h| checksum(lsn, 0, h)) == crc {
+            true => Ok((lsn.cast_unsigned(), header)),
+            false => Err(damaged()),
         }
-        let mut files = Vec::new();
+    }
+
+    fn each_file(&mut self, tell: &mut dyn FnMut(FileId, &[u8])) -> Result<()> {
+        self.latch.check()?;
         let mut statement = self
             .db
             .prepare("SELECT writer, counter, value, crc FROM files")
             .map_err(database("cannot be read"))?;
         let mut rows = statement.query([]).map_err(database("cannot be read"))?;
         while let Some(row) = rows.next().map_err(database("cannot be read"))? {
-            let fields = || -> rusqlite::Result<(i64, i64, Vec<u8>, u32)> {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let fields = || -> rusqlite::Result<(i64, i64, &[u8], u32)> {
+                let value = row.get_ref(2)?;
+                let wrong = || rusqlite::Error::InvalidColumnType(2, "value".into(), value.data_type());
+                Ok((row.get(0)?, row.get(1)?, value.as_blob().map_err(|_| wrong())?, row.get(3)?))
             };
             let (writer, counter, value, crc) = fields().map_err(database("cannot be read"))?;
-            if checksum(writer, counter, &value) != crc {
+            if checksum(writer, counter, value) != crc {
                 return Err(damaged());
             }
             let id = FileId { writer: WriterId(writer.cast_unsigned()), counter: counter.cast_unsigned() };
-            files.push((id, value));
+            tell(id, value);
         }
-        Ok(Stored { lsn: lsn.cast_unsigned(), header, files })
+        Ok(())
     }
 
-    fn commit(&mut self, lsn: Lsn, header: &[u8], puts: &[(FileId, Vec<u8>)], gone: &[FileId]) -> Result<()> {
+    fn commit(
+        &mut self,
+        lsn: Lsn,
+        header: &[u8],
+        puts: &mut dyn Iterator<Item = (FileId, Vec<u8>)>,
+        gone: &[FileId],
+    ) -> Result<()> {
         self.latch.check()?;
-        let result = self.transact(lsn.cast_signed(), header, puts, gone);
-        result.map_err(|e| self.failed("cannot be written", e))?;
-        self.unsynced += header.len() + puts.iter().map(|(_, value)| value.len() + 64).sum::<usize>();
+        let written = self.transact(lsn.cast_signed(), header, puts, gone);
+        self.unsynced += written.map_err(|e| self.failed("cannot be written", e))?;
         if self.unsynced > UNSYNCED_BYTES { self.sync() } else { Ok(()) }
     }
 

@@ -1,3 +1,4 @@
+use super::super::metadata::Stored;
 use super::*;
 use crate::store::torn::Dice;
 use std::collections::BTreeMap;
@@ -14,8 +15,7 @@ fn value(n: u64) -> Vec<u8> {
 }
 
 fn fill(meta: &mut Meta, n: u64) {
-    let puts: Vec<_> = (0..n).map(|n| (id(n), value(n))).collect();
-    meta.commit(n, b"header", &puts, &[]).unwrap();
+    meta.commit(n, b"header", &mut (0..n).map(|n| (id(n), value(n))), &[]).unwrap();
 }
 
 fn files(stored: Stored) -> BTreeMap<FileId, Vec<u8>> {
@@ -43,7 +43,8 @@ fn ten_thousand_files_come_back_as_they_were_put() {
     let (backing, mut meta, opened) = open(dir.path());
     assert_eq!((opened, meta.load().unwrap()), (Opened::Fresh, Stored::default()));
     fill(&mut meta, 10_000);
-    meta.commit(u64::MAX, b"", &[(id(5), b"new".to_vec())], &[id(6), id(7), id(99_999)]).unwrap();
+    let gone = [id(6), id(7), id(99_999)];
+    meta.commit(u64::MAX, b"", &mut [(id(5), b"new".to_vec())].into_iter(), &gone).unwrap();
     drop((meta, backing));
     let (_backing, mut meta, opened) = open(dir.path());
     assert_eq!(opened, Opened::Existing);

@@ -29,12 +29,29 @@ pub struct Stored {
 }
 
 pub trait MetaStore: Send {
-    /// Everything that was committed.
-    fn load(&mut self) -> Result<Stored>;
+    /// The journal position that the store stands for, and the header.
+    fn head(&mut self) -> Result<(Lsn, Option<Vec<u8>>)>;
+
+    /// Tells every file that was committed.
+    fn each_file(&mut self, tell: &mut dyn FnMut(FileId, &[u8])) -> Result<()>;
+
+    /// Everything that was committed, at once.
+    fn load(&mut self) -> Result<Stored> {
+        let (lsn, header) = self.head()?;
+        let mut files = Vec::new();
+        self.each_file(&mut |id, value| files.push((id, value.to_vec())))?;
+        Ok(Stored { lsn, header, files })
+    }
 
     /// Puts `puts`, removes `gone` and moves to position `lsn`, in one transaction. On an error
     /// nothing is changed, and the same commit may be tried again unless the store is stopped.
-    fn commit(&mut self, lsn: Lsn, header: &[u8], puts: &[(FileId, Vec<u8>)], gone: &[FileId]) -> Result<()>;
+    fn commit(
+        &mut self,
+        lsn: Lsn,
+        header: &[u8],
+        puts: &mut dyn Iterator<Item = (FileId, Vec<u8>)>,
+        gone: &[FileId],
+    ) -> Result<()>;
 
     /// Returns when everything committed is durable.
     fn sync(&mut self) -> Result<()>;

@@ -22,6 +22,9 @@ const DIRECTORY: OFlags =
 const CONTENT: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 /// Bytes of directory entries read at once.
 const ENTRIES: usize = 64 << 10;
+/// So many threads look at files where there are many, and so many files are worth a thread.
+const STAT_THREADS: usize = 4;
+const STAT_LEAST: usize = 1024;
 
 /// The store's directories. Dropping it gives up the lock.
 #[derive(Debug)]
@@ -138,6 +141,21 @@ impl Disk for RealDisk {
             }
         }
         Ok(names)
+    }
+
+    fn stat_all(&self, dir: Dir, names: &[Vec<u8>]) -> Vec<io::Result<Stat>> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(STAT_THREADS));
+        let part = names.len().div_ceil(threads).max(STAT_LEAST);
+        let look = |names: &[Vec<u8>]| names.iter().map(|name| self.stat(dir, name)).collect::<Vec<_>>();
+        std::thread::scope(|scope| {
+            let mut parts = names.chunks(part);
+            let own = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts.map(|names| scope.spawn(move || look(names))).collect();
+            let others = others.into_iter().flat_map(|part| part.join().expect("it only looks"));
+            let mut stats = look(own);
+            stats.extend(others);
+            stats
+        })
     }
 
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {

@@ -828,11 +828,25 @@ impl TornFile {
 }
 
 impl MetaStore for TornMeta {
-    fn load(&mut self) -> Result<Stored> {
-        Ok(self.0.0.lock().meta.clone())
+    fn head(&mut self) -> Result<(Lsn, Option<Vec<u8>>)> {
+        let state = self.0.0.lock();
+        Ok((state.meta.lsn, state.meta.header.clone()))
     }
 
-    fn commit(&mut self, lsn: Lsn, header: &[u8], puts: &[(FileId, Vec<u8>)], gone: &[FileId]) -> Result<()> {
+    fn each_file(&mut self, tell: &mut dyn FnMut(FileId, &[u8])) -> Result<()> {
+        let files = self.0.0.lock().meta.files.clone();
+        files.iter().for_each(|(id, value)| tell(*id, value));
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        lsn: Lsn,
+        header: &[u8],
+        puts: &mut dyn Iterator<Item = (FileId, Vec<u8>)>,
+        gone: &[FileId],
+    ) -> Result<()> {
+        let puts: Vec<(FileId, Vec<u8>)> = puts.collect();
         let done = effect(
             &self.0,
             |_| {},
