@@ -22,9 +22,11 @@ use crate::model::chunk::{self, ChunkSet};
 use crate::model::cut::{BodyCut, Changed, Cut, FileCut, Place};
 use crate::model::file::File as FileState;
 use crate::model::ids::FileId;
+use crate::model::ignore::is_ignore_file;
 use crate::model::likeness;
 use crate::model::limits::{CHUNK, CUT_RANGES};
 use crate::model::message::Message;
+use crate::model::name::Name;
 use crate::model::record::{CutMark, Record};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
@@ -114,6 +116,9 @@ impl Worker for Cutter {
             host.kernel.write_back();
             host.look_behind_all();
         }
+        if host.due.until().is_some_and(|at| at <= now) {
+            host.look_at_patterns();
+        }
         while let Some(file) = host.due.pop(now) {
             turn = Turn::Worked;
             host.cut(&[file], None);
@@ -145,7 +150,22 @@ impl Host {
     /// A cut of `file` and all that is open for writing together with it is due.
     pub(super) fn cut_soon(&self, file: FileId, process: Option<u32>) {
         let group = self.writers.lock().group(file);
-        let _ = self.triggers.send(Trigger::Changed(group, process));
+        self.cut_together(group, process);
+    }
+
+    /// These changed, and belong together: a cut is due. Where nobody listens there is none to take, and the next session
+    /// begins with all that is fresh.
+    pub(super) fn cut_together(&self, files: Vec<FileId>, process: Option<u32>) {
+        if self.options.interval.is_some() || self.outbound.lock().session().is_some() {
+            let _ = self.triggers.send(Trigger::Changed(files, process));
+        }
+    }
+
+    /// Whoever listens: what `.syncfsignore` says is looked at soon, and graves are emptied.
+    pub(super) fn look_after_names<'a>(&self, names: impl IntoIterator<Item = &'a Name>) {
+        if names.into_iter().any(is_ignore_file) || !self.buried.lock().is_empty() {
+            let _ = self.triggers.send(Trigger::Look);
+        }
     }
 
     /// Everything that changed is cut now, whatever it waits for.

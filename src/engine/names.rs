@@ -213,7 +213,7 @@ impl Host {
             };
             self.writers.lock().closed(process, node.id);
             if fresh {
-                let _ = self.triggers.send(Trigger::Changed(group, Some(process)));
+                self.cut_together(group, Some(process));
             }
         }
     }
@@ -244,7 +244,8 @@ impl Host {
         }
         drop(data);
         self.holding.gone(id);
-        let _ = self.triggers.send(Trigger::Changed(group, None));
+        self.cut_together(group, None);
+        self.look_after_names([&name]);
         self.names_moved();
         self.moved();
         Ok(())
@@ -347,7 +348,8 @@ impl Host {
         }
         group.sort_unstable();
         group.dedup();
-        let _ = self.triggers.send(Trigger::Changed(group, None));
+        self.cut_together(group, None);
+        self.look_after_names([&from, &to]);
         self.names_moved();
         self.moved();
         Ok(())

@@ -224,9 +224,10 @@ fn all_files_are_listed_with_their_sizes_and_du_and_df_show_what_is_held() {
     assert_eq!(du(&pair.b, "mid"), 0);
     let cache = &pair.b.status()["cache"];
     assert_eq!(cache["limit"], LIMIT);
-    assert_eq!(cache["used"], du(&pair.b, "big") + du(&pair.b, "odd"));
-    // What is held is used; what the peer has makes way for what is written.
+    // Written to the disk meanwhile, a file in pieces may take a block more, for their map.
     let here = du(&pair.b, "big") + du(&pair.b, "odd");
+    assert!(within_a_block(cache["used"].as_u64().unwrap(), here), "{cache} {here}");
+    // What is held is used; what the peer has makes way for what is written.
     let [size, used, free] = df(&pair.b);
     assert!(
         within_a_block(size, LIMIT) && within_a_block(used, here) && within_a_block(free, LIMIT),

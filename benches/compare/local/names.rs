@@ -16,7 +16,7 @@ pub fn rows() -> Vec<Row> {
         title,
         unit: Unit::Rate,
         goal: Goal::Against("bare".into(), 0.8),
-        offline: None,
+        offline: Some(Goal::Against("bare".into(), 0.8)),
         prepare,
         take,
     };

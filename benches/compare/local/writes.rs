@@ -29,7 +29,7 @@ pub fn rows() -> Vec<Row> {
         title,
         unit: Unit::Rate,
         goal: Goal::Against("bare".into(), 0.9),
-        offline: None,
+        offline: Some(Goal::Against("bare".into(), 0.9)),
         prepare,
         take,
     };
