@@ -105,16 +105,16 @@ fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]
 
 /// Writes on A, and reads on B.
 struct User {
+    /// What is edited, open on B. It is closed before the peer ends, which waits for who uses its mount.
+    edited: Option<File>,
     peer: Box<dyn Peer>,
     /// Changes so far.
     changes: u64,
-    /// What is edited, open on B.
-    edited: Option<File>,
 }
 
 impl User {
     fn new(peer: Box<dyn Peer>) -> User {
-        User { peer, changes: 0, edited: None }
+        User { edited: None, peer, changes: 0 }
     }
 
     /// How long each of some changes took, in seconds, sorted.
