@@ -3,6 +3,7 @@
 use super::raw::Record;
 use super::units::{goal, ratio, shown};
 use crate::figure::{Figure, Goal};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -40,11 +41,16 @@ fn table(records: &[Record]) -> String {
         let quick = if quick { ", with the smaller sizes of `--quick`" } else { "" };
         let _ = writeln!(text, "Measured {}{quick}.", machine.shown());
     }
-    let notes =
-        records.iter().flat_map(|Record { figure, .. }| figure.notes.iter().map(move |note| (figure, note)));
-    let notes: Vec<String> = notes.map(|(figure, note)| format!("- {}: {note}", figure.title)).collect();
+    // What holds of many figures is said once.
+    let mut notes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for Record { figure, .. } in records {
+        figure.notes.iter().for_each(|note| notes.entry(note).or_default().push(&figure.name));
+    }
     if !notes.is_empty() {
-        let _ = writeln!(text, "\nTo be known beside:\n\n{}", notes.join("\n"));
+        text.push_str("\nTo be known beside:\n\n");
+    }
+    for (note, of) in notes {
+        let _ = writeln!(text, "- {note} ({})", of.join(", "));
     }
     text
 }
@@ -53,7 +59,7 @@ fn medians(figure: &Figure) -> [String; 3] {
     let median = |who| figure.of(who).map_or("-".into(), |of| shown(figure.unit, of.median));
     let others = figure.all().into_iter().filter(|who| *who != "syncfs");
     let others: Vec<String> = others.map(|who| format!("{who} {}", median(who))).collect();
-    [figure.title.clone(), median("syncfs"), others.join(", ")]
+    [format!("{} (`{}`)", figure.title, figure.name), median("syncfs"), others.join(", ")]
 }
 
 fn judged(figure: &Figure, wanted: &Goal) -> [String; 3] {
