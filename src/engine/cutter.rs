@@ -543,12 +543,12 @@ impl Host {
     /// Announces the cuts that were taken, once they are durable. Called by who holds `cutting`.
     pub(super) fn announce(&self) -> store::Result<()> {
         let buried = std::mem::take(&mut *self.buried.lock());
-        let (ready, leaves) = {
+        let (ready, names_count) = {
             let outbound = self.outbound.lock();
-            (!outbound.ready.is_empty(), outbound.leaves_content())
+            (!outbound.ready.is_empty(), outbound.tells_of_names())
         };
-        if leaves {
-            // What the peer will ask for is here, though perhaps not yet all that was written into it.
+        if names_count {
+            // A file that the peer knows is here, though perhaps not yet all that was written into it.
             self.backing.sync_names()?;
         }
         if (ready || !buried.is_empty()) && !planted(Bug::AnnounceBeforeSync) {

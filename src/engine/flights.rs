@@ -5,10 +5,11 @@
 //! more is frozen for it, than the limits say and one cut.
 
 use super::node::Held;
-use crate::model::cut::Cut;
+use crate::model::cut::{Cut, Place};
 use crate::model::ids::{FileId, Seq};
 use crate::model::limits::{FROZEN_FILES, INFLIGHT_BYTES};
 use crate::model::message::Begin;
+use crate::model::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A cut on its way.
@@ -117,9 +118,15 @@ impl Outbound {
         flight.held
     }
 
-    /// Whether of a cut that is about to be announced the peer will have to fetch something.
-    pub fn leaves_content(&self) -> bool {
-        self.ready.iter().any(|cut| self.flights.get(&cut.seq).is_some_and(|flight| flight.large))
+    /// Whether names must be durable before what is ready is announced. Not where it brings nothing but new files, and all
+    /// of them: such a one comes back from the peer.
+    pub fn tells_of_names(&self) -> bool {
+        let leaves_content = |cut: &Cut| self.flights.get(&cut.seq).is_none_or(|flight| flight.large);
+        let is_new = |cut: &Cut, place: &Place| {
+            place.name.is_some() && place.version == Version::default().with(cut.writer, cut.seq)
+        };
+        let moves = |cut: &Cut| cut.files.iter().any(|f| f.place.as_ref().is_some_and(|p| !is_new(cut, p)));
+        self.ready.iter().any(|cut| leaves_content(cut) || moves(cut))
     }
 
     pub fn in_flight(&self) -> usize {
