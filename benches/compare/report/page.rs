@@ -3,7 +3,7 @@
 use super::raw::Record;
 use super::units::{goal, ratio, shown};
 use crate::figure::{Figure, Goal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -34,13 +34,12 @@ fn table(records: &[Record]) -> String {
             let _ = writeln!(text, "| {title} | {ours} | {others} | {wanted} | {found} | {reached} |");
         }
     }
-    let mut machines: Vec<_> = records.iter().map(|record| (&record.machine, record.quick)).collect();
-    machines.dedup();
+    let measured = records.iter().map(|Record { machine, quick, .. }| {
+        let quick = if *quick { ", with the smaller sizes of `--quick`" } else { "" };
+        format!("Measured {}{quick}.\n", machine.shown())
+    });
     text.push('\n');
-    for (machine, quick) in machines {
-        let quick = if quick { ", with the smaller sizes of `--quick`" } else { "" };
-        let _ = writeln!(text, "Measured {}{quick}.", machine.shown());
-    }
+    text.extend(measured.collect::<BTreeSet<_>>());
     // What holds of many figures is said once.
     let mut notes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for Record { figure, .. } in records {
