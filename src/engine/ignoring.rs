@@ -8,7 +8,7 @@ use super::host::Host;
 use super::queues::Trigger;
 use crate::model::file::File;
 use crate::model::ids::FileId;
-use crate::model::ignore::{IGNORE_FILE, Patterns};
+use crate::model::ignore::{IGNORE_FILE, Patterns, ignore_file_name};
 use crate::model::limits::IGNORE_BYTES;
 use crate::model::name::Name;
 use crate::model::share::Share;
@@ -39,7 +39,7 @@ impl Host {
     }
 
     fn try_look_at_patterns(&self) -> io::Result<()> {
-        let name = Name::new(IGNORE_FILE.as_bytes()).expect("it is a name");
+        let name = ignore_file_name();
         let is_plain = {
             let share = self.share.lock();
             share.named(&name).and_then(|id| share.file(id)).map(|file| !file.partial && !file.unsettled)

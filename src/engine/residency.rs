@@ -11,7 +11,7 @@ use crate::model::chunk;
 use crate::model::conflict::is_conflict_copy;
 use crate::model::file::File;
 use crate::model::ids::FileId;
-use crate::model::ignore::IGNORE_FILE;
+use crate::model::ignore::ignore_file_name;
 use crate::model::limits::CHUNK;
 use crate::model::message::Message;
 use crate::model::name::Name;
@@ -68,7 +68,7 @@ fn pinned(share: &Share, file: FileId) -> u64 {
 
 /// The file that says what stays here.
 pub(super) fn ignore_file(share: &Share) -> Option<FileId> {
-    share.named(&Name::new(IGNORE_FILE.as_bytes()).expect("it is a name"))
+    share.named(&ignore_file_name())
 }
 
 impl Host {

@@ -13,6 +13,11 @@ use std::path::Path;
 /// The file with the patterns.
 pub const IGNORE_FILE: &str = ".syncfsignore";
 
+/// Its name.
+pub fn ignore_file_name() -> Name {
+    Name::new(IGNORE_FILE.as_bytes()).expect("it is a name")
+}
+
 /// Whether `name` is that of the file with the patterns.
 pub fn is_ignore_file(name: &Name) -> bool {
     name.as_bytes() == IGNORE_FILE.as_bytes()
@@ -90,7 +95,7 @@ mod tests {
     #[test]
     fn the_file_with_the_patterns_is_never_among_them() {
         assert!(matches("*", "anything") && !matches("*", IGNORE_FILE));
-        assert!(!Patterns::everything().match_name(&Name::new(IGNORE_FILE.as_bytes()).unwrap()));
+        assert!(!Patterns::everything().match_name(&ignore_file_name()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A directory of ever more files: what must be done for all of them once, and what should not depend on how many there are.
 
-use super::figures::{Found, timed};
-use crate::figure::{Figure, Goal, Unit, attempt};
+use super::figures::{Found, Size, grown, timed};
+use crate::figure::{Figure, Goal, Unit};
 use crate::ground::{Ground, drop_caches};
 use crate::hosts::{apart, fill, level, name};
 use crate::memory::taken;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SIZES: [(&str, u64); 4] = [("1k", 1_000), ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000)];
+const SIZES: [Size; 4] = [("1k", 1_000), ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000)];
 /// Where goals are for a full directory.
 const LARGEST: u64 = 1_000_000;
 /// From so many files on, memory is what files take.
@@ -24,23 +24,8 @@ const TIMES: u64 = 21;
 const LOOK: Duration = Duration::from_micros(100);
 
 pub fn measure(options: &Options) -> Vec<Figure> {
-    if !options.wants_of("scale-") {
-        return Vec::new();
-    }
     let sizes = if options.quick { &SIZES[..2] } else { &SIZES };
-    sizes
-        .iter()
-        .flat_map(|(size, files)| at(size, *files))
-        .filter(|figure| options.wants(&figure.name))
-        .collect()
-}
-
-fn at(size: &str, files: u64) -> Vec<Figure> {
-    let mut found = Found { prefix: "scale", size, figures: Vec::new() };
-    if let Err(why) = attempt(|| story(&mut found, files)) {
-        found.left_out(&why);
-    }
-    found.figures
+    grown(options, "scale", sizes, story)
 }
 
 fn story(found: &mut Found, files: u64) {

@@ -1,8 +1,27 @@
 //! Figures of one thing at one size, one sample each, and how they are taken.
 
-use crate::figure::{Figure, Goal, Unit};
+use crate::figure::{Figure, Goal, Unit, attempt};
+use crate::options::Options;
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+/// A size, as figures are called by it and as a number.
+pub type Size = (&'static str, u64);
+
+/// What a story finds at each size, as far as it is wanted. Where it fails, what it had found counts.
+pub fn grown(options: &Options, prefix: &str, sizes: &[Size], story: fn(&mut Found, u64)) -> Vec<Figure> {
+    if !options.wants_of(&format!("{prefix}-")) {
+        return Vec::new();
+    }
+    let at = |&(size, number): &Size| {
+        let mut found = Found { prefix, size, figures: Vec::new() };
+        if let Err(why) = attempt(|| story(&mut found, number)) {
+            found.left_out(&why);
+        }
+        found.figures
+    };
+    sizes.iter().flat_map(at).filter(|figure| options.wants(&figure.name)).collect()
+}
 
 /// Collects what is found at one size; `PREFIX-WHAT-SIZE` is what a figure is called.
 pub struct Found<'a> {
@@ -21,9 +40,7 @@ impl Found<'_> {
 
     /// Seconds that some work takes.
     pub fn time(&mut self, what: &str, title: &str, goal: Option<Goal>, work: impl FnOnce()) {
-        let begun = Instant::now();
-        work();
-        self.add(what, title, Unit::Seconds, goal, begun.elapsed().as_secs_f64());
+        self.add(what, title, Unit::Seconds, goal, timed(work));
     }
 
     /// Seconds that the middle one of several takes; each says how long it took.

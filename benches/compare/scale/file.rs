@@ -1,7 +1,7 @@
 //! A file that is ever larger, and sparse: what the edit of one byte in it costs. The peer holds only what it reads of it.
 
-use super::figures::Found;
-use crate::figure::{Figure, attempt};
+use super::figures::{Found, Size, grown};
+use crate::figure::Figure;
 use crate::ground::Ground;
 use crate::hosts::apart;
 use crate::options::Options;
@@ -11,28 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const SIZES: [(&str, u64); 4] = [("1m", 1 << 20), ("1g", 1 << 30), ("32g", 32 << 30), ("1t", 1 << 40)];
+const SIZES: [Size; 4] = [("1m", 1 << 20), ("1g", 1 << 30), ("32g", 32 << 30), ("1t", 1 << 40)];
 const TIMES: u64 = 21;
 /// Between two looks whether something has come.
 const LOOK: Duration = Duration::from_micros(100);
 
 pub fn measure(options: &Options) -> Vec<Figure> {
-    if !options.wants_of("grow-") {
-        return Vec::new();
-    }
-    SIZES
-        .iter()
-        .flat_map(|(size, bytes)| at(size, *bytes))
-        .filter(|figure| options.wants(&figure.name))
-        .collect()
-}
-
-fn at(size: &str, bytes: u64) -> Vec<Figure> {
-    let mut found = Found { prefix: "grow", size, figures: Vec::new() };
-    if let Err(why) = attempt(|| story(&mut found, bytes)) {
-        found.left_out(&why);
-    }
-    found.figures
+    grown(options, "grow", &SIZES, story)
 }
 
 fn story(found: &mut Found, bytes: u64) {
