@@ -19,7 +19,7 @@ use syncfs::model::limits::CHUNK;
 use syncfs::model::message::{Ack, Message};
 use syncfs::model::name::Name;
 use syncfs::model::record::{CutMark, Kept, Record, Taken, TakenBody, TakenPlace};
-use syncfs::model::share::{Header, Share};
+use syncfs::model::share::{Header, Restoring, Share};
 use syncfs::model::version::Version;
 use syncfs::wire::session::parse;
 
@@ -228,8 +228,9 @@ impl World {
     /// What a checkpoint writes of the share is read back as it was.
     fn survives_a_restart(&self) {
         let header: Header = same(self.share.header());
-        let mut share = Share::restoring(header);
-        self.share.files().for_each(|(id, file)| share.restore(id, same(&*file)));
+        let mut share = Restoring::new(header);
+        self.share.files().for_each(|(id, file)| share.file(id, same(&*file)));
+        let share = share.finish();
         if let Err(fault) = share.check() {
             panic!("{fault}, after a restart");
         }

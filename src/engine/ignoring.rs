@@ -67,12 +67,13 @@ impl Host {
         let (patterns, wrong) = Patterns::parse(&text);
         wrong.iter().for_each(|wrong| tracing::warn!("{IGNORE_FILE}, {wrong}"));
         let (before, _) = std::mem::replace(&mut *self.patterns.write(), (patterns, Some(found)));
-        let share = self.share.lock();
-        let stayed = |id: &FileId| share.file(*id).is_some_and(|file| stays_by(&before, &file));
-        for file in self.to_tell(&share).filter(stayed) {
-            let _ = self.triggers.send(Trigger::Changed(vec![file], None));
+        if before.match_anything() {
+            let share = self.share.lock();
+            let stayed = |id: &FileId| share.file(*id).is_some_and(|file| stays_by(&before, &file));
+            for file in self.to_tell(&share).filter(stayed) {
+                let _ = self.triggers.send(Trigger::Changed(vec![file], None));
+            }
         }
-        drop(share);
         self.moved();
         Ok(())
     }

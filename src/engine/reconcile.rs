@@ -19,7 +19,7 @@ use crate::model::name::Name;
 use crate::model::record::{Record, Taken};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
-use crate::store::{self, At, Backing, Journal, Stamp, Time};
+use crate::store::{self, At, Backing, Journal, Listing, Stamp, Time};
 use rustix::fs::RenameFlags;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,23 +152,34 @@ impl Reconciler<'_> {
     pub fn drop_before(&mut self) -> store::Result<()> {
         let there: BTreeSet<FileId> = self.backing.list_before()?.into_iter().collect();
         let lost = |id: &FileId| self.end == End::Lost || !there.contains(id);
-        let kept = self.share.files().filter(|(id, f)| !f.before.is_empty() && lost(id));
-        let kept: Vec<FileId> = kept.map(|(id, _)| id).collect();
-        kept.into_iter().try_for_each(|file| self.commit(Record::DroppedBefore { file }))
+        let kept = self.share.keeping_before().into_iter().filter(lost);
+        kept.collect::<Vec<_>>().into_iter().try_for_each(|file| self.commit(Record::DroppedBefore { file }))
     }
 
-    /// Brings directory and share into line.
-    pub fn line_up(&mut self) -> Result<LinedUp, Error> {
-        let listing = self.backing.list()?;
-        // By the files that have these names.
-        let of = |(name, stamp): &(Name, Stamp)| Some((self.share.named(name)?, *stamp));
-        let mut lying: Vec<(FileId, Stamp)> = listing.files.iter().filter_map(of).collect();
+    /// Brings directory and share into line; the directory is as `listing` says.
+    pub fn line_up(&mut self, listing: Listing) -> Result<LinedUp, Error> {
+        // By the files that have these names; without a stamp where there is nothing more to be looked at.
+        let mut lying: Vec<(FileId, Option<Stamp>)> = Vec::with_capacity(listing.files.len());
+        let mut others = Vec::new();
+        for (name, stamp) in listing.files {
+            let found = self.share.find_named(&name);
+            match found.map(|(id, file)| (id, self.is_at_rest(id, &file, &stamp))) {
+                Some((id, true)) => lying.push((id, None)),
+                found => {
+                    lying.extend(found.map(|(id, _)| (id, Some(stamp))));
+                    others.push((name, stamp));
+                }
+            }
+        }
         lying.sort_unstable_by_key(|(id, _)| *id);
         let missing = self.find_missing(&lying.iter().map(|(id, _)| *id).collect())?;
         let partial: FileSet = self.backing.list_partial()?.into_iter().collect();
         let mut lying = lying.into_iter().peekable();
         for id in self.share.ids_in_order() {
-            let stamp = lying.next_if(|(of, _)| *of == id).map(|(_, stamp)| stamp);
+            let stamp = match lying.next_if(|(of, _)| *of == id) {
+                Some((_, None)) => continue,
+                other => other.and_then(|(_, stamp)| stamp),
+            };
             let Some(file) = self.share.file(id).map(Cow::into_owned) else { continue };
             let Some(name) = &file.name else { continue };
             let redone = self.redone.contains(&id) && !self.suspects.contains(&id);
@@ -199,14 +210,18 @@ impl Reconciler<'_> {
                 self.backing.unlink(At::Partial(id))?;
             }
         }
-        for (name, stamp) in &listing.files {
-            if self.share.named(name).is_none() && !self.is_of_a_cut(name, stamp.size, stamp.mtime) {
+        for (name, stamp) in others {
+            if self.share.named(&name).is_none() && !self.is_of_a_cut(&name, stamp.size, stamp.mtime) {
                 let file = self.share.next_file();
-                let name = name.clone();
                 self.commit(Record::Created { file, name, size: stamp.size, disk: stamp.ino })?;
             }
         }
         Ok(LinedUp { left_alone: listing.left_alone, missing: missing.returning })
+    }
+
+    /// Whether a file lies under its name just as it was left, after an end in order: nearly all do.
+    fn is_at_rest(&self, id: FileId, file: &File, stamp: &Stamp) -> bool {
+        self.end == End::Clean && !file.partial && !self.redone.contains(&id) && is_as_recorded(file, stamp)
     }
 
     /// Whether what lies under `name`, of this size and mtime, came with a cut whose apply was cut short.
@@ -269,8 +284,7 @@ impl Reconciler<'_> {
 
     /// A file lies where it should: has anybody changed it meanwhile?
     fn check(&mut self, id: FileId, file: &File, stamp: Stamp) -> store::Result<()> {
-        let same = file.recorded == Some((stamp.mtime, stamp.ctime)) && file.disk == stamp.ino;
-        if same && file.size == stamp.size {
+        if is_as_recorded(file, &stamp) {
             return Ok(());
         }
         // Ended in mid-work: what we wrote ourselves is in the journal. Only the size may lag behind a record.
@@ -349,4 +363,9 @@ impl Reconciler<'_> {
         self.commit(Record::Moved { moves: vec![(id, Some(other.clone()))] })?;
         Ok(other)
     }
+}
+
+/// Whether nobody has touched a file since its times were recorded.
+fn is_as_recorded(file: &File, stamp: &Stamp) -> bool {
+    file.recorded == Some((stamp.mtime, stamp.ctime)) && file.disk == stamp.ino && file.size == stamp.size
 }

@@ -17,7 +17,7 @@ use crate::model::ids::{FileId, WriterId};
 use crate::model::name::Name;
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
-use crate::model::share::Share;
+use crate::model::share::{Restoring, Share};
 use crate::store::{self, Backing, Identity, Journal, MetaStore, Opened, Random, Site};
 use std::collections::BTreeSet;
 
@@ -50,6 +50,7 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     let Site { disk, mut meta, opened, boot: machine_boot, mut random } = site;
     let identity = store::load_or_create(&*disk, &mut random)?;
     let backing = Backing::new(disk.clone());
+    let beside = backing.list_beside();
     let (journal, records) = Journal::open(disk)?;
     let trash = Trash::open(&backing, options.trash_days)?;
 
@@ -71,16 +72,16 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     }
     let mut share = match header {
         Some(stored_header) => {
-            let mut share = Share::restoring(stored_header.header);
+            let mut restoring = Restoring::new(stored_header.header);
             let mut unreadable = false;
             meta.each_file(&mut |id, bytes| match codec::decode_own::<File>(bytes) {
-                Ok(file) => share.restore(id, file),
+                Ok(file) => restoring.file(id, file),
                 Err(_) => unreadable = true,
             })?;
             if unreadable {
                 return Err(Error::Unreadable("the metadata store"));
             }
-            share
+            restoring.finish()
         }
         // Without metadata the journal's tail would be applied to nothing: all is adopted anew.
         None if planted(Bug::ReuseWriter) => {
@@ -123,10 +124,15 @@ pub(super) fn open(site: Site, options: &Options) -> Result<Recovered, Error> {
     // journal, but for a file whose creation was under way when all ended.
     let half_done: BTreeSet<Name> =
         redo.iter().flat_map(|r| &r.cut.files).filter_map(|f| f.place.as_ref()?.name.clone()).collect();
-    work.find_names()?;
+    let moved = work.find_names()?;
     work.restore_kept()?;
     work.rewrite(&replayed.undurable)?;
-    let lined_up = work.line_up()?;
+    let untouched = matches!(end, End::Clean | End::Never) && !moved && replayed.undurable.is_empty();
+    let listing = match beside.listing() {
+        Some(listing) if untouched => listing?,
+        _ => work.backing.list()?,
+    };
+    let lined_up = work.line_up(listing)?;
     work.drop_before()?;
     if options.cache_size.is_none() && work.share.header().may_evict {
         // The peer may hold less from here on.

@@ -65,7 +65,8 @@ fn midway(file: FileId, stamp: (u64, u64, i64)) -> String {
 type Moves = Vec<(FileId, Option<Name>)>;
 
 impl Reconciler<'_> {
-    pub fn find_names(&mut self) -> Result<(), Error> {
+    /// Whether anything in the directory was moved for it after an end in order.
+    pub fn find_names(&mut self) -> Result<bool, Error> {
         if matches!(self.end, End::Killed | End::Forgot | End::Lost) && !planted(Bug::LeaveNames) {
             let listing = self.backing.list()?.files;
             let staging = self.backing.list_staging()?;
@@ -232,12 +233,15 @@ impl Reconciler<'_> {
 
     /// Files that have become whole, but were not yet moved under their names, or lie there without the journal
     /// saying so: one is synced as a whole before it goes there.
-    fn publish(&mut self) -> Result<(), Error> {
-        for id in self.share.ids_in_order() {
+    /// Returns whether there were any.
+    fn publish(&mut self) -> Result<bool, Error> {
+        let mut any = false;
+        for id in self.share.partial() {
             // After an end in order nothing lies where the journal does not say.
-            let moved = |f: &File| f.partial && (f.is_whole() || self.end != End::Clean);
+            let moved = |f: &File| f.is_whole() || self.end != End::Clean;
             let Some(file) = self.share.file(id).filter(|f| moved(f)).map(Cow::into_owned) else { continue };
             let Some(name) = file.name.as_ref().map(At::Name) else { continue };
+            any = true;
             if file.is_whole() {
                 let _ = self.backing.rename(At::Partial(id), name, RenameFlags::NOREPLACE);
             }
@@ -248,6 +252,6 @@ impl Reconciler<'_> {
                 self.commit(Record::Published { file: id })?;
             }
         }
-        Ok(())
+        Ok(any)
     }
 }

@@ -73,8 +73,10 @@ pub(super) fn replay(
     end: End,
 ) -> Result<Replayed, Error> {
     // Who was dirty could be written to without a record.
-    let dirty = share.files().filter(|(_, f)| end == End::Lost && f.body_tag != 0);
-    let suspects = dirty.map(|f| f.0).collect();
+    let suspects = match end {
+        End::Lost => share.files().filter(|(_, f)| f.body_tag != 0).map(|(id, _)| id).collect(),
+        _ => BTreeSet::new(),
+    };
     let mut replay = Replay {
         share,
         end,

@@ -73,6 +73,22 @@ impl Slot {
         }
     }
 
+    fn is_partial(&self) -> bool {
+        match self {
+            Slot::Vacant => false,
+            Slot::Packed(packed) => packed.is_partial(),
+            Slot::Whole(whole) => whole.file.partial,
+        }
+    }
+
+    fn keeps_before(&self) -> bool {
+        match self {
+            Slot::Vacant => false,
+            Slot::Packed(packed) => packed.keeps_before(),
+            Slot::Whole(whole) => !whole.file.before.is_empty(),
+        }
+    }
+
     fn file(&self) -> Option<Cow<'_, File>> {
         match self {
             Slot::Vacant => None,
@@ -114,10 +130,13 @@ impl Files {
     }
 
     pub fn named(&self, name: &Name) -> Option<FileId> {
-        let name = name.as_bytes();
-        let at =
-            self.names.find(self.hasher.hash_one(name), |at| self.slots[*at as usize].name() == Some(name));
-        at.and_then(|at| self.slots[*at as usize].id())
+        self.slot_named(name)?.id()
+    }
+
+    /// The file of that name.
+    pub fn find_named(&self, name: &Name) -> Option<(FileId, Cow<'_, File>)> {
+        let slot = self.slot_named(name)?;
+        slot.id().zip(slot.file())
     }
 
     pub fn by_ino(&self, ino: u64) -> Option<FileId> {
@@ -142,6 +161,16 @@ impl Files {
         self.slots.iter().filter_map(Slot::id)
     }
 
+    /// Files whose content is not all here, in no order.
+    pub fn partial(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.slots.iter().filter(|slot| slot.is_partial()).filter_map(Slot::id)
+    }
+
+    /// Files of which something is kept from before they were changed, in no order.
+    pub fn keeping_before(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.slots.iter().filter(|slot| slot.keeps_before()).filter_map(Slot::id)
+    }
+
     /// The bytes of all names, and whose they are.
     pub fn names(&self) -> impl Iterator<Item = (&[u8], FileId)> {
         self.slots.iter().filter_map(|slot| slot.name().zip(slot.id()))
@@ -162,6 +191,26 @@ impl Files {
         before
     }
 
+    /// Puts in a file whose id no other has. It is found once [`Files::index`] was called: that is done for all at once, since
+    /// indices that grow would have to look at each of them again and again.
+    pub fn restore(&mut self, id: FileId, file: File) {
+        self.slots.push(match is_small(&file) {
+            true => Slot::Packed(Packed::new(id, &file)),
+            false => Slot::Whole(Box::new(Whole { id, file, awake: false })),
+        });
+    }
+
+    /// Lets everything be found that was put in by [`Files::restore`] and nothing else.
+    pub fn index(&mut self) {
+        let count = self.slots.len();
+        (self.ids, self.inos, self.names) = (
+            HashTable::with_capacity(count),
+            HashTable::with_capacity(count),
+            HashTable::with_capacity(count),
+        );
+        (0..slot_number(count)).for_each(|at| self.lead_to(at));
+    }
+
     /// Puts a file in, in place of what had its id.
     pub fn insert(&mut self, id: FileId, file: File) {
         self.remove(id);
@@ -169,11 +218,16 @@ impl Files {
             Some(at) => at,
             None => {
                 self.slots.push(Slot::Vacant);
-                u32::try_from(self.slots.len() - 1).expect("no memory holds so many files")
+                slot_number(self.slots.len() - 1)
             }
         };
         self.slots[at as usize] = Slot::Whole(Box::new(Whole { id, file, awake: false }));
         self.awaken(at);
+        self.lead_to(at);
+    }
+
+    /// All indices lead to a file that none led to.
+    fn lead_to(&mut self, at: u32) {
         let (slots, hasher) = (&self.slots, &self.hasher);
         let hash = |at: &u32| hasher.hash_one(slots[*at as usize].id().expect("it is in use"));
         self.ids.insert_unique(hash(&at), at, hash);
@@ -228,6 +282,13 @@ impl Files {
         self.ids.find(self.hasher.hash_one(id), |at| self.slots[*at as usize].id() == Some(id)).copied()
     }
 
+    fn slot_named(&self, name: &Name) -> Option<&Slot> {
+        let name = name.as_bytes();
+        let at =
+            self.names.find(self.hasher.hash_one(name), |at| self.slots[*at as usize].name() == Some(name));
+        at.map(|at| &self.slots[*at as usize])
+    }
+
     fn slot(&self, id: FileId) -> Option<&Slot> {
         self.find(id).map(|at| &self.slots[at as usize])
     }
@@ -272,6 +333,10 @@ impl Files {
             take(&mut self.names, self.hasher.hash_one(name), at);
         }
     }
+}
+
+fn slot_number(at: usize) -> u32 {
+    u32::try_from(at).expect("no memory holds so many files")
 }
 
 fn put(entry: Entry<'_, u32>, at: u32) {

@@ -88,6 +88,14 @@ impl Packed {
         if marks & OWN_INO != 0 { rest.raw() } else { id.usual_ino() }
     }
 
+    pub fn is_partial(&self) -> bool {
+        self.head().1 & PARTIAL != 0
+    }
+
+    pub fn keeps_before(&self) -> bool {
+        self.head().1 & HAS_BEFORE != 0
+    }
+
     pub fn unpack(&self) -> File {
         let (id, marks, mut rest) = self.head();
         let has = |mark: u64| marks & mark != 0;
@@ -423,6 +431,7 @@ mod tests {
             let packed = Packed::new(id, &file);
             prop_assert_eq!((packed.id(), packed.ino()), (id, file.ino));
             prop_assert_eq!(packed.name(), file.name.as_ref().map(Name::as_bytes));
+            prop_assert_eq!((packed.is_partial(), packed.keeps_before()), (file.partial, !file.before.is_empty()));
             prop_assert_eq!(packed.unpack(), file.clone());
             prop_assert_eq!(Packed::new(id, &packed.unpack()), packed);
         }

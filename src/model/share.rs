@@ -81,6 +81,34 @@ pub struct Header {
     pub may_evict: bool,
 }
 
+/// A share as a checkpoint recorded it, while its files come in.
+pub struct Restoring(Share);
+
+impl Restoring {
+    pub fn new(header: Header) -> Restoring {
+        Restoring(Share::empty(header))
+    }
+
+    /// Each file comes once.
+    pub fn file(&mut self, id: FileId, file: File) {
+        let Restoring(share) = self;
+        for name in &file.left {
+            share.left.entry(name.clone()).or_default().insert(id);
+        }
+        if let Some(bond) = file.bond {
+            share.bonds.entry(bond).or_default().insert(id);
+        }
+        share.reckon(id, Account::default(), Account::of(&file));
+        share.files.restore(id, file);
+    }
+
+    pub fn finish(self) -> Share {
+        let Restoring(mut share) = self;
+        share.files.index();
+        share
+    }
+}
+
 impl Share {
     pub fn new(replica: ReplicaId, writer: WriterId) -> Share {
         let header = Header {
@@ -97,11 +125,10 @@ impl Share {
             peer_holds_less: false,
             may_evict: false,
         };
-        Share::restoring(header)
+        Share::empty(header)
     }
 
-    /// The share as a checkpoint recorded it, before its files.
-    pub fn restoring(header: Header) -> Share {
+    fn empty(header: Header) -> Share {
         Share {
             header,
             files: Files::default(),
@@ -114,17 +141,6 @@ impl Share {
             touched: FileSet::new(),
             totals: Totals::default(),
         }
-    }
-
-    /// Puts in a file as a checkpoint recorded it.
-    pub fn restore(&mut self, id: FileId, file: File) {
-        for name in &file.left {
-            self.left.entry(name.clone()).or_default().insert(id);
-        }
-        if let Some(bond) = file.bond {
-            self.bonds.entry(bond).or_default().insert(id);
-        }
-        self.put(id, file);
     }
 
     pub fn header(&self) -> &Header {
@@ -162,11 +178,24 @@ impl Share {
         self.files.named(name)
     }
 
+    /// The file of that name.
+    pub fn find_named(&self, name: &Name) -> Option<(FileId, Cow<'_, File>)> {
+        self.files.find_named(name)
+    }
+
+    /// Files whose content is not all here, in order.
+    pub fn partial(&self) -> Vec<FileId> {
+        in_order(self.files.partial())
+    }
+
+    /// Files of which something is kept from before they were changed, in order.
+    pub fn keeping_before(&self) -> Vec<FileId> {
+        in_order(self.files.keeping_before())
+    }
+
     /// As [`Share::ids`], in order.
     pub fn ids_in_order(&self) -> Vec<FileId> {
-        let mut ids: Vec<FileId> = self.ids().collect();
-        ids.sort_unstable();
-        ids
+        in_order(self.ids())
     }
 
     /// What a file is called, where it has a name.
@@ -722,6 +751,12 @@ impl Share {
 }
 
 /// The body is the peer's now, which includes our cuts up to `ours`; what stays ours counts as changed at `tag`.
+fn in_order(ids: impl Iterator<Item = FileId>) -> Vec<FileId> {
+    let mut ids: Vec<FileId> = ids.collect();
+    ids.sort_unstable();
+    ids
+}
+
 fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     file.mtime = Some(body.mtime);
     if let Some(agreed) = body.agreed {
@@ -809,8 +844,10 @@ mod tests {
         told(&mut share);
         renamed(&mut share, file, "b");
         made(&mut share, "a");
-        let mut restored = Share::restoring(share.header().clone());
-        share.files().for_each(|(id, file)| restored.restore(id, file.into_owned()));
+        let mut restored = Restoring::new(share.header().clone());
+        share.files().for_each(|(id, file)| restored.file(id, file.into_owned()));
+        let restored = restored.finish();
         assert_eq!(restored.check(), Ok(()));
+        assert_eq!((restored.file(file), restored.totals()), (share.file(file), share.totals()));
     }
 }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 /// Where content lies.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,50 @@ pub fn stamp(stat: &Stat) -> Stamp {
     Stamp { ino: stat.ino, size: stat.size, mtime: stat.mtime.nanoseconds(), ctime: stat.ctime.nanoseconds() }
 }
 
+/// A listing on its way. It ends with this.
+pub struct Beside(Option<JoinHandle<Result<Listing>>>);
+
+impl Beside {
+    /// The directory as it was; `None` where it was not looked at.
+    pub fn listing(mut self) -> Option<Result<Listing>> {
+        Some(self.0.take()?.join().expect("it only looks"))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It holds the lock of the disk.
+        self.0.take().map(JoinHandle::join);
+    }
+}
+
+fn list(disk: &dyn Disk) -> Result<Listing> {
+    let fail = "cannot list the shared directory";
+    let mut listing = Listing::default();
+    let mut names = Vec::new();
+    for (name, kind) in disk.list(Dir::Root).map_err(Error::io(fail))? {
+        // Most kernels tell the kind with the name, which saves a stat of everything else.
+        match kind {
+            _ if name == STATE_DIR.as_bytes() => {}
+            Kind::File | Kind::Unknown => names.push(name),
+            Kind::Directory | Kind::Other => listing.left_alone += 1,
+        }
+    }
+    listing.files.reserve(names.len());
+    for names in names.chunks(LISTED) {
+        for (name, stat) in names.iter().zip(disk.stat_all(Dir::Root, names)) {
+            match (Name::new(name), stat) {
+                (Ok(name), Ok(stat)) if is_shareable(&stat) => listing.files.push((name, stamp(&stat))),
+                (_, Ok(_)) => listing.left_alone += 1,
+                // Gone meanwhile.
+                (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
+                (_, Err(e)) => return Err(Error::io(fail)(e)),
+            }
+        }
+    }
+    Ok(listing)
+}
+
 /// Whether a file is one to share.
 pub fn is_shareable(stat: &Stat) -> bool {
     stat.kind == Kind::File && stat.nlink == 1
@@ -96,30 +141,13 @@ impl Backing {
 
     /// Everything in the share's directory. Files that come and go meanwhile may or may not be in it.
     pub fn list(&self) -> Result<Listing> {
-        let fail = "cannot list the shared directory";
-        let mut listing = Listing::default();
-        let mut names = Vec::new();
-        for (name, kind) in self.disk.list(Dir::Root).map_err(Error::io(fail))? {
-            // Most kernels tell the kind with the name, which saves a stat of everything else.
-            match kind {
-                _ if name == STATE_DIR.as_bytes() => {}
-                Kind::File | Kind::Unknown => names.push(name),
-                Kind::Directory | Kind::Other => listing.left_alone += 1,
-            }
-        }
-        listing.files.reserve(names.len());
-        for names in names.chunks(LISTED) {
-            for (name, stat) in names.iter().zip(self.disk.stat_all(Dir::Root, names)) {
-                match (Name::new(name), stat) {
-                    (Ok(name), Ok(stat)) if is_shareable(&stat) => listing.files.push((name, stamp(&stat))),
-                    (_, Ok(_)) => listing.left_alone += 1,
-                    // Gone meanwhile.
-                    (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => {}
-                    (_, Err(e)) => return Err(Error::io(fail)(e)),
-                }
-            }
-        }
-        Ok(listing)
+        list(&*self.disk)
+    }
+
+    /// As [`Backing::list`], beside what the caller does, where that pays.
+    pub fn list_beside(&self) -> Beside {
+        let disk = self.disk.clone();
+        Beside(self.disk.bears_company().then(|| std::thread::spawn(move || list(&*disk))))
     }
 
     /// The files in `partial/`, in no order; names that are no FileId are passed over.

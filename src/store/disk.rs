@@ -100,6 +100,10 @@ pub trait Disk: Send + Sync {
     fn stat_all(&self, dir: Dir, names: &[Vec<u8>]) -> Vec<io::Result<Stat>> {
         names.iter().map(|name| self.stat(dir, name)).collect()
     }
+    /// Whether it pays to do two things on it at a time.
+    fn bears_company(&self) -> bool {
+        false
+    }
     /// Makes all names of a directory durable.
     fn sync_dir(&self, dir: Dir) -> io::Result<()>;
     /// Makes everything durable.

@@ -21,7 +21,7 @@ pub mod site;
 pub mod torn;
 
 pub use attrs::{apply_attrs, read_attrs};
-pub use backing::{At, Backing, Listing, Stamp, is_shareable, stamp};
+pub use backing::{At, Backing, Beside, Listing, Stamp, is_shareable, stamp};
 pub use data::copy_range;
 pub use disk::{Content, Dir, Disk, File, Kind, Space, Stat, Time};
 pub use error::{Error, Result};

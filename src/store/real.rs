@@ -158,6 +158,10 @@ impl Disk for RealDisk {
         })
     }
 
+    fn bears_company(&self) -> bool {
+        std::thread::available_parallelism().is_ok_and(|n| n.get() > 1)
+    }
+
     fn sync_dir(&self, dir: Dir) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.dir(dir))?)
     }
