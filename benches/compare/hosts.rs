@@ -19,6 +19,7 @@ pub fn apart([a, b]: [&Path; 2]) -> Pair {
     let mut pair = Pair::of([a.to_owned(), b.to_owned()], root);
     for host in [&mut pair.a, &mut pair.b] {
         host.option("--max-delete", Path::new(STORM));
+        host.patience = PATIENCE;
     }
     pair
 }

@@ -40,19 +40,18 @@ type Group = (&'static str, fn(&Options) -> Vec<Figure>);
 const GROUPS: &[&[Group]] = &[local::GROUPS, two::GROUPS, idle::GROUPS, scale::GROUPS];
 
 fn main() {
-    if let Some((source, target)) = bare::asked_for() {
-        return bare::run(&source, &target);
+    if let Some(task) = bare::asked_for() {
+        return bare::run(&task);
     }
     let options = Options::parse();
     stand_apart();
-    let mut figures = Vec::new();
     for (name, measure) in GROUPS.iter().copied().flatten() {
         let found = measure(&options.within(name));
         report::table::print(&found);
-        figures.extend(found);
-    }
-    if options.write {
-        report::write(&options, figures);
+        // What ends in the middle has measured something.
+        if options.write {
+            report::write(&options, found);
+        }
     }
 }
 

@@ -179,6 +179,8 @@ pub struct Host {
     pub log: PathBuf,
     /// What runs the daemon's command, where the test puts something around it.
     pub around: Vec<OsString>,
+    /// How long it may take until the mount is ready.
+    pub patience: Duration,
     words: Vec<OsString>,
     daemon: Option<Program>,
 }
@@ -189,7 +191,7 @@ impl Host {
         words.push(format!("127.0.0.1:{peer}").into());
         words.extend(["--listen".into(), format!("127.0.0.1:{listen}").into()]);
         words.extend(["--key-file".into(), key.into(), "--read-timeout".into(), "10".into()]);
-        Host { log, dir, around: Vec::new(), words, daemon: None }
+        Host { log, dir, around: Vec::new(), patience: PATIENCE, words, daemon: None }
     }
 
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
@@ -239,7 +241,7 @@ impl Host {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(&self.words).arg("--foreground");
         let mut daemon = Program::spawn(command.stdin(Stdio::null()).stderr(log));
-        match daemon.lines.recv_timeout(PATIENCE) {
+        match daemon.lines.recv_timeout(self.patience) {
             Ok(line) => assert!(line.contains("is mounted"), "{line}"),
             Err(_) => return Err(daemon.ended()),
         }

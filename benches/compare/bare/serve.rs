@@ -12,9 +12,11 @@ use rustix::fs::{
     AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fstat, openat, statat,
 };
 use rustix::io::Errno as Failure;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -32,8 +34,16 @@ const PASSED: OFlags =
 type Result<T> = std::result::Result<T, Failure>;
 type Listing = Vec<(OsString, u64)>;
 
+/// Bytes appended to the log for a write.
+const ENTRY: [u8; 64] = [1; 64];
+
+thread_local! {
+    static OLD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 pub struct Serve {
     dir: File,
+    log: Option<File>,
     inodes: Mutex<Inodes>,
     files: RwLock<HashMap<u64, Arc<OwnedFd>>>,
     listings: Mutex<HashMap<u64, Option<Arc<Listing>>>>,
@@ -41,9 +51,9 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub fn new(dir: File) -> Serve {
+    pub fn new(dir: File, log: Option<File>) -> Serve {
         let (inodes, files, listings) = Default::default();
-        Serve { dir, inodes, files, listings, next: AtomicU64::new(1) }
+        Serve { dir, log, inodes, files, listings, next: AtomicU64::new(1) }
     }
 
     fn stat(&self, name: &OsStr) -> Result<Stat> {
@@ -56,6 +66,24 @@ impl Serve {
 
     fn file(&self, handle: FileHandle) -> Result<Arc<OwnedFd>> {
         self.files.read().get(&handle.0).cloned().ok_or(Failure::BADF)
+    }
+
+    /// What of the flags of an open goes on to the file below.
+    fn passed(&self, flags: OFlags) -> OFlags {
+        let writes = flags & OFlags::RWMODE == OFlags::WRONLY;
+        let passed = flags & PASSED;
+        // Who compares reads, too.
+        if writes && self.log.is_some() { passed - OFlags::RWMODE | OFlags::RDWR } else { passed }
+    }
+
+    /// Before so many bytes are written.
+    fn log(&self, file: &OwnedFd, offset: u64, length: usize) -> Result<()> {
+        let Some(mut log) = self.log.as_ref() else { return Ok(()) };
+        OLD.with_borrow_mut(|old| {
+            old.resize(length, 0);
+            rustix::io::pread(file, &mut old[..], offset)
+        })?;
+        log.write_all(&ENTRY).map_err(|_| Failure::IO)
     }
 
     fn attr(&self, ino: INodeNo, handle: Option<FileHandle>) -> Result<FileAttr> {
@@ -213,7 +241,7 @@ impl fuser::Filesystem for Serve {
         reply: ReplyCreate,
     ) {
         let flags = OFlags::from_bits_retain(flags as u32);
-        let passed = flags & (PASSED | OFlags::EXCL) | OFlags::CREATE | OFlags::CLOEXEC;
+        let passed = self.passed(flags) | flags & OFlags::EXCL | OFlags::CREATE | OFlags::CLOEXEC;
         let made = openat(&self.dir, name, passed, Mode::from_raw_mode(mode & 0o7777));
         match made.and_then(|file| Ok((fstat(&file)?, file))) {
             Ok((stat, file)) => {
@@ -236,7 +264,7 @@ impl fuser::Filesystem for Serve {
         let flags = OFlags::from_bits_retain(flags.0 as u32);
         let opened = self
             .name(ino)
-            .and_then(|name| openat(&self.dir, name, flags & PASSED | OFlags::CLOEXEC, Mode::empty()));
+            .and_then(|name| openat(&self.dir, name, self.passed(flags) | OFlags::CLOEXEC, Mode::empty()));
         match opened {
             Ok(file) => {
                 let admitted = self.inodes.lock().admit(ino.0, flags, || reply.open_backing(&file));
@@ -280,7 +308,11 @@ impl fuser::Filesystem for Serve {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.file(handle).and_then(|file| rustix::io::pwrite(file, data, offset)) {
+        let write = |file: Arc<OwnedFd>| {
+            self.log(&file, offset, data.len())?;
+            rustix::io::pwrite(&*file, data, offset)
+        };
+        match self.file(handle).and_then(write) {
             Ok(length) => reply.written(length as u32),
             Err(e) => reply.error(errno(e)),
         }

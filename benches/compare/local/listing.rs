@@ -10,6 +10,7 @@ pub fn rows() -> Vec<Row> {
         name,
         title,
         unit: Unit::Rate,
+        logged: false,
         goal: Goal::Against("native".into(), 0.7),
         offline: None,
         prepare: |task| list(task, "-l"),

@@ -14,6 +14,7 @@ pub fn rows() -> Vec<Row> {
         name,
         title,
         unit: Unit::Rate,
+        logged: false,
         goal: Goal::Against("native".into(), 0.9),
         offline: None,
         prepare,

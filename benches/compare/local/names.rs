@@ -15,6 +15,7 @@ pub fn rows() -> Vec<Row> {
         name,
         title,
         unit: Unit::Rate,
+        logged: false,
         goal: Goal::Against("bare".into(), 0.8),
         offline: Some(Goal::Against("bare".into(), 0.8)),
         prepare,

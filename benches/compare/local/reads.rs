@@ -23,6 +23,7 @@ pub fn rows() -> Vec<Row> {
         name,
         title,
         unit,
+        logged: false,
         goal,
         offline: None,
         prepare,

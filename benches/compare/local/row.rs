@@ -1,6 +1,7 @@
 //! One row: what is made ready, what is then measured, and in which figures that ends.
 
 use super::place::Place;
+use super::yardsticks::LOGGED;
 use crate::figure::{Contender, Figure, Goal, Unit, rounds};
 use crate::options::Options;
 use std::path::Path;
@@ -28,6 +29,8 @@ pub struct Row {
     pub unit: Unit,
     /// Of syncfs with a peer that replicates meanwhile.
     pub goal: Goal,
+    /// Beside a daemon that also logs.
+    pub logged: bool,
     /// Of syncfs whose peer is not there, where that is asked for.
     pub offline: Option<Goal>,
     /// Not timed; settled after it.
@@ -61,7 +64,12 @@ impl Row {
             let scratch = tempfile::tempdir().expect("a directory");
             let scratch = scratch.path();
             figure.notes.extend(place.notes.iter().cloned());
-            let dirs = place.dirs.iter().filter(|(who, _)| *who != "offline" || self.offline.is_some());
+            let takes_part = |who: &str| match who {
+                "offline" => self.offline.is_some(),
+                LOGGED => self.logged,
+                _ => true,
+            };
+            let dirs = place.dirs.iter().filter(|(who, _)| takes_part(who));
             let mut contenders: Vec<Contender> = dirs
                 .map(|(who, dir)| {
                     let mut samples = 0..;

@@ -1,4 +1,4 @@
-//! What syncfs stands beside in each row: the file system under it, a daemon that only passes that on, and sshfs; each on a file
+//! What syncfs stands beside in each row: the file system under it, a daemon that only passes that on, one that also logs, and sshfs; each on a file
 //! system of its own.
 
 use super::place::Dirs;
@@ -8,12 +8,17 @@ use crate::ground::Ground;
 use crate::sshfs::Sshfs;
 use std::path::Path;
 
+/// The daemon that also logs. It takes part where the calls of a write count.
+pub const LOGGED: &str = "logged";
+
 pub struct Yardsticks {
     bare: Bare,
+    logged: Bare,
     sshfs: Result<Option<Sshfs>, String>,
     // What they stand on goes last.
     native: Ground,
     below_bare: Ground,
+    below_logged: Ground,
     below_sshfs: Ground,
 }
 
@@ -25,14 +30,16 @@ impl Yardsticks {
             fill(&ground.dir);
             ground
         };
-        let (native, below_bare, below_sshfs) = (filled(), filled(), filled());
+        let [native, below_bare, below_logged, below_sshfs] = [(); 4].map(|()| filled());
         let bare = Bare::mount(&below_bare.dir, below_bare.path().join("bare"));
+        let logged = Bare::mount_logged(&below_logged.dir, below_logged.path().join("logged"));
         let sshfs = attempt(|| Sshfs::mount(None, &below_sshfs.dir));
-        Yardsticks { bare, sshfs, native, below_bare, below_sshfs }
+        Yardsticks { bare, logged, sshfs, native, below_bare, below_logged, below_sshfs }
     }
 
     pub fn dirs(&self) -> Dirs {
         let mut dirs = vec![("native", self.native.dir.clone()), ("bare", self.bare.dir.clone())];
+        dirs.push((LOGGED, self.logged.dir.clone()));
         if let Ok(Some(sshfs)) = &self.sshfs {
             dirs.push(("sshfs", sshfs.dir.clone()));
         }
@@ -49,6 +56,8 @@ impl Yardsticks {
     }
 
     pub fn sync(&self) {
-        [&self.native, &self.below_bare, &self.below_sshfs].into_iter().for_each(Ground::sync);
+        [&self.native, &self.below_bare, &self.below_logged, &self.below_sshfs]
+            .into_iter()
+            .for_each(Ground::sync);
     }
 }

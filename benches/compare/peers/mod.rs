@@ -105,8 +105,8 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Rounds for those who may take seconds for what takes others a millisecond.
-const FEW_ROUNDS: usize = 2;
+/// Rounds for those who may take minutes for what takes others a second.
+const FEW_ROUNDS: usize = 1;
 
 /// Those who take part.
 pub fn wanted(options: &Options) -> &'static [Kind] {

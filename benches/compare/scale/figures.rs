@@ -38,6 +38,12 @@ impl Found<'_> {
         self.figures.push(figure);
     }
 
+    /// What somebody else takes for what was found last.
+    pub fn beside(&mut self, who: &'static str, sample: f64) {
+        let rounds = self.figures.last_mut().map(|figure| &mut figure.rounds);
+        rounds.into_iter().flatten().for_each(|round| _ = round.insert(who.into(), sample));
+    }
+
     /// Seconds that some work takes.
     pub fn time(&mut self, what: &str, title: &str, goal: Option<Goal>, work: impl FnOnce()) {
         self.add(what, title, Unit::Seconds, goal, timed(work));

@@ -1,8 +1,9 @@
 //! How soon a reader on B has what was closed on A: a new file of 4 KiB, and such a file written anew in place.
 //!
 //! One thread writes, and then looks for it on B each 50 µs; where it has waited long, less often. Time begins before `close` is
-//! called. `native` does both in one directory: what the method itself costs.
+//! called. `native` does both in one directory: what the method itself costs. `floor` does only what must be done.
 
+use super::floor::Floor;
 use super::ours::Syncfs;
 use super::turns::{Sample, Turn, left_out, note, taken, turns};
 use crate::figure::{Figure, Goal, Unit};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const SIZE: usize = 4096;
+pub const SIZE: usize = 4096;
 const ROOM: u64 = 1 << 30;
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(50);
@@ -28,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Changes in a round for who takes very long.
 const LEAST: usize = 2;
 
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
     New,
     Edit,
 }
@@ -43,49 +44,41 @@ pub fn measure(options: &Options) -> Vec<Figure> {
 /// The figures of one place: over loopback, or at the ends of a link.
 fn at(options: &Options, far: bool) -> Vec<Figure> {
     let (group, place) = if far { ("latency-far", "25 ms away") } else { ("latency", "over loopback") };
-    let kinds = [(Kind::New, "new", "new file"), (Kind::Edit, "edit", "edit")];
-    let kinds: Vec<_> =
-        kinds.iter().filter(|(_, kind, _)| options.wants_of(&format!("{group}-{kind}"))).collect();
-    let figures = kinds.iter().map(|(kind, name, what)| {
-        let figure = |tail, of| {
+    let of_kind = |(kind, name, what): (Kind, &str, &str)| {
+        let mut figures = [("", "median"), ("-p99", "99th percentile")].map(|(tail, of)| {
             let title = format!("{what} of 4 KiB, close on A to read on B, {place}, {of}");
             Figure::new(&format!("{group}-{name}{tail}"), &title, Unit::Seconds, [])
-        };
-        (*kind, [figure("", "median"), figure("-p99", "99th percentile")])
-    });
-    let (kinds, mut figures): (Vec<Kind>, Vec<[Figure; 2]>) = figures.unzip();
-    if kinds.is_empty() {
-        return Vec::new();
-    }
-    taken(figures.as_flattened_mut(), |figures| measured(options, far, &kinds, figures));
-    figures.into_flattened().into_iter().filter(|figure| options.wants(&figure.name)).collect()
+        });
+        if options.wants_of(&figures[0].name) {
+            taken(&mut figures, |figures| measured(options, far, kind, figures));
+        }
+        figures
+    };
+    let kinds = [(Kind::New, "new", "new file"), (Kind::Edit, "edit", "edit")];
+    kinds.into_iter().flat_map(of_kind).filter(|figure| options.wants(&figure.name)).collect()
 }
 
-/// Of each kind the median and the 99th percentile.
-fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]) {
+/// The median and the 99th percentile.
+fn measured(options: &Options, far: bool, kind: Kind, figures: &mut [Figure]) {
     let link = far.then(|| Rc::new(Link::new(Terms { delay: Duration::from_millis(25), rate: 1e9 })));
     let way = link.as_ref().map_or(0.0, |link| Yardstick::of(link, 1 << 20).rtt.as_secs_f64() / 2.0);
-    for (n, figure) in figures.iter_mut().enumerate() {
-        figure.goals = vec![Goal::AtMost(way + [1e-3, 10e-3][n % 2])];
+    for (figure, allowed) in figures.iter_mut().zip([1e-3, 10e-3]) {
+        figure.goals = vec![Goal::AtMost(way + allowed)];
     }
     let ends = || Rc::new(Ends::new(link.as_ref(), ROOM));
     let count = options.size(200, 100) as usize;
     let most = Duration::from_secs(options.size(8, 3));
     let sample = |who: &'static str, peer: Box<dyn Peer>| {
         let mut user = User::new(peer);
-        move || {
-            let mut samples: Vec<Sample> = Vec::new();
-            for (n, kind) in kinds.iter().enumerate() {
-                let times = user.times(*kind, count, most);
-                let p99 = times[times.len() * 99 / 100];
-                samples.extend([(2 * n, who, times[times.len() / 2]), (2 * n + 1, who, p99)]);
-            }
-            samples
-        }
+        move || figures_of(who, times(count, most, || user.change(kind)))
     };
     let mut takers = Vec::new();
     if !far {
         takers.push(Turn::new("native", sample("native", Box::new(Native(ends())))));
+        let mut floor = Floor::start();
+        let sample = move || figures_of("floor", times(count, most, || floor.crossing(kind)));
+        takers.push(Turn::new("floor", sample));
+        note(figures, "floor: two logs synced one after the other, and plain TCP between two threads");
     }
     takers.push(Turn::new("syncfs", sample("syncfs", Box::new(Syncfs::start(ends())))));
     for kind in wanted(options) {
@@ -103,6 +96,32 @@ fn measured(options: &Options, far: bool, kinds: &[Kind], figures: &mut [Figure]
     turns(options, figures, takers);
 }
 
+fn figures_of(who: &'static str, times: Vec<f64>) -> Vec<Sample> {
+    vec![(0, who, times[times.len() / 2]), (1, who, times[times.len() * 99 / 100])]
+}
+
+/// How long each of some changes took, in seconds, sorted.
+fn times(count: usize, most: Duration, mut change: impl FnMut() -> Duration) -> Vec<f64> {
+    let (begun, mut times) = (Instant::now(), Vec::new());
+    while times.len() < count && (times.len() < LEAST || begun.elapsed() < most) {
+        let time = change();
+        times.push(time.as_secs_f64());
+        let random = noise(times.len() as u64, 1)[0];
+        std::thread::sleep(REST + time.min(Duration::from_secs(1)) * u32::from(random) / 256);
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// How long it took from `begun` until something is seen.
+pub fn seen(begun: Instant, mut look: impl FnMut() -> bool) -> Duration {
+    while !look() {
+        assert!(begun.elapsed() < PATIENCE, "a change is not seen within {} s", PATIENCE.as_secs());
+        std::thread::sleep(LOOK.max(begun.elapsed() / 200));
+    }
+    begun.elapsed()
+}
+
 /// Writes on A, and reads on B.
 struct User {
     /// What is edited, open on B. It is closed before the peer ends, which waits for who uses its mount.
@@ -117,20 +136,11 @@ impl User {
         User { edited: None, peer, changes: 0 }
     }
 
-    /// How long each of some changes took, in seconds, sorted.
-    fn times(&mut self, kind: Kind, count: usize, most: Duration) -> Vec<f64> {
-        let (begun, mut times) = (Instant::now(), Vec::new());
-        while times.len() < count && (times.len() < LEAST || begun.elapsed() < most) {
-            let time = match kind {
-                Kind::New => self.new_file(),
-                Kind::Edit => self.edit(),
-            };
-            times.push(time.as_secs_f64());
-            let random = noise(self.changes, 1)[0];
-            std::thread::sleep(REST + time.min(Duration::from_secs(1)) * u32::from(random) / 256);
+    fn change(&mut self, kind: Kind) -> Duration {
+        match kind {
+            Kind::New => self.new_file(),
+            Kind::Edit => self.edit(),
         }
-        times.sort_by(f64::total_cmp);
-        times
     }
 
     fn new_file(&mut self) -> Duration {
@@ -168,16 +178,12 @@ impl User {
     }
 
     /// How long it takes from closing a file with these bytes until they are seen.
-    fn crossing(&mut self, file: File, bytes: &[u8], mut seen: impl FnMut(&[u8]) -> bool) -> Duration {
+    fn crossing(&mut self, file: File, bytes: &[u8], mut look: impl FnMut(&[u8]) -> bool) -> Duration {
         file.write_all_at(bytes, 0).expect("written");
         let begun = Instant::now();
         drop(file);
         self.peer.push();
-        while !seen(bytes) {
-            assert!(begun.elapsed() < PATIENCE, "a change is not seen within {} s", PATIENCE.as_secs());
-            std::thread::sleep(LOOK.max(begun.elapsed() / 200));
-        }
-        begun.elapsed()
+        seen(begun, || look(bytes))
     }
 }
 

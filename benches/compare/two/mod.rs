@@ -2,6 +2,7 @@
 
 mod bulk;
 mod cpu;
+mod floor;
 mod group;
 mod latency;
 mod lazy;
