@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// On a disk; what lies in /tmp may lie in memory.
 const PLACE: &str = "/var/tmp";
 
+/// Bytes that lie together, if they are worth giving back.
+const LARGE: &str = "1M";
+
 /// An ext4 in a sparse file.
 pub struct Ground {
     /// An empty directory on it.
@@ -54,10 +57,11 @@ impl Ground {
         Ground { dir, at, _root: root }
     }
 
-    /// Returns when all that was written is on the disk.
+    /// Returns when all that was written is on the disk, and what was deleted takes no room there any more.
     pub fn sync(&self) {
         let dir = File::open(&self.at).expect("the mount");
         rustix::fs::syncfs(dir).expect("synced");
+        run(&self.at, &["fstrim", "--minimum", LARGE, "."]);
     }
 
     pub fn path(&self) -> &Path {

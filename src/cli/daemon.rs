@@ -232,11 +232,13 @@ async fn leave_on_signal(
     signals.any().await;
     tracing::info!("told to end");
     manager.inspect(|manager| manager.stopping());
-    let Err(error) = unmount(&kernel, &mount, false).await else { return };
-    tracing::warn!("{error}; detaching the mount, it goes when its last user does");
-    if let Err(error) = unmount(&kernel, &mount, true).await {
-        tracing::error!("{error}");
+    if let Err(error) = unmount(&kernel, &mount, false).await {
+        tracing::warn!("{error}; detaching the mount, it goes when its last user does");
+        if let Err(error) = unmount(&kernel, &mount, true).await {
+            tracing::error!("{error}");
+        }
     }
+    // Also one that is gone from here may have users: in another mount namespace, begun while it stood.
     tokio::time::sleep(LET_GO).await;
     let _ = gone.send(Err(anyhow::anyhow!("programs still use the detached mount; ending without them")));
 }

@@ -93,6 +93,7 @@ pub mod restore;
 mod serve;
 mod signatures;
 mod silent;
+mod spare;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;

@@ -147,7 +147,9 @@ impl Backing {
     /// As [`Backing::list`], beside what the caller does, where that pays.
     pub fn list_beside(&self) -> Beside {
         let disk = self.disk.clone();
-        Beside(self.disk.bears_company().then(|| std::thread::spawn(move || list(&*disk))))
+        let listing = std::thread::Builder::new().name("listing".into());
+        // Where there is no thread to be had the caller lists it himself.
+        Beside(self.disk.bears_company().then(|| listing.spawn(move || list(&*disk)).ok()).flatten())
     }
 
     /// The files in `partial/`, in no order; names that are no FileId are passed over.

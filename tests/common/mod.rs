@@ -2,6 +2,9 @@
 //! loopback. What a program would ask the kernel is asked of the volume.
 #![allow(dead_code)]
 
+mod ports;
+
+use ports::free_port;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +28,6 @@ pub struct Pair {
     pub b: Side,
     pub runtime: Runtime,
     _root: tempfile::TempDir,
-}
-
-/// A port of the loopback interface that nobody listens on.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Pair {

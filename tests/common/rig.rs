@@ -5,6 +5,8 @@
 //! was waited for.
 #![allow(dead_code)]
 
+mod ports;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -539,6 +541,5 @@ impl Pair {
 
 /// Two ports of the loopback interface that nobody listens on.
 pub fn free_ports() -> [u16; 2] {
-    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap().port())
+    [(); 2].map(|()| ports::free_port())
 }

@@ -1,6 +1,6 @@
 //! Mounting, unmounting, dying, coming back, and who is let in.
 
-use crate::rig::{Host, Pair, SYNCFS, free_ports, mounted, noise, run, until};
+use crate::rig::{Host, Pair, Program, SYNCFS, free_ports, mounted, noise, run, until};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -182,6 +182,19 @@ fn each_host_works_alone_and_they_meet_again() {
 fn sigterm_unmounts() {
     let mut pair = Pair::mounted();
     pair.a.save("f", b"content");
+    pair.a.daemon().signal(rustix::process::Signal::TERM);
+    assert_eq!(pair.a.ended().code(), Some(0));
+    assert!(!mounted(&pair.a.dir));
+    assert_eq!(pair.a.read("f"), b"content");
+}
+
+#[test]
+fn sigterm_ends_the_daemon_though_another_mount_namespace_has_the_mount() {
+    let mut pair = Pair::mounted();
+    pair.a.save("f", b"content");
+    let other =
+        Program::start(pair.root.path(), &["unshare", "--mount", "sh", "-c", "echo begun; exec sleep 1000"]);
+    assert_eq!(other.line(), "begun");
     pair.a.daemon().signal(rustix::process::Signal::TERM);
     assert_eq!(pair.a.ended().code(), Some(0));
     assert!(!mounted(&pair.a.dir));

@@ -73,7 +73,7 @@ impl Serve {
         let writes = flags & OFlags::RWMODE == OFlags::WRONLY;
         let passed = flags & PASSED;
         // Who compares reads, too.
-        if writes && self.log.is_some() { passed - OFlags::RWMODE | OFlags::RDWR } else { passed }
+        if writes && self.log.is_some() { (passed - OFlags::RWMODE) | OFlags::RDWR } else { passed }
     }
 
     /// Before so many bytes are written.

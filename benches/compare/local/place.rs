@@ -10,7 +10,7 @@ use crate::rig::Pair;
 use std::path::PathBuf;
 
 /// On each file system; sparse.
-const ROOM: u64 = 12 << 30;
+const ROOM: u64 = 8 << 30;
 
 /// Who works where, by the names that figures have for them.
 pub type Dirs = Vec<(&'static str, PathBuf)>;
