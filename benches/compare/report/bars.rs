@@ -4,8 +4,8 @@ use super::svg::{Anchor, Picture};
 use super::units::digits;
 use crate::figure::{Figure, Goal, Spread};
 
-const LEFT: f64 = 300.0;
-const SPAN: f64 = 400.0;
+const LEFT: f64 = 90.0;
+const SPAN: f64 = 480.0;
 const RIGHT: f64 = 70.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 12.0;
@@ -19,7 +19,7 @@ pub fn drawn(title: &str, figures: &[&Figure]) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
-    let height = TOP + rows.iter().map(|row| row.bars.len() as f64 * BAR + GAP).sum::<f64>() + 10.0;
+    let height = TOP + rows.iter().map(|row| (1 + row.bars.len()) as f64 * BAR + GAP).sum::<f64>() + 10.0;
     let mut picture = Picture::new(LEFT + SPAN + RIGHT, height);
     picture.text((10.0, 16.0), Anchor::Start, "ink", title);
     let x = |ratio: f64| LEFT + SPAN * ratio.clamp(0.0, MOST) / MOST;
@@ -30,8 +30,9 @@ pub fn drawn(title: &str, figures: &[&Figure]) -> Option<String> {
     }
     let mut y = TOP;
     for row in &rows {
-        let top = y;
         picture.text((10.0, y + BAR - 3.0), Anchor::Start, "ink", &row.title);
+        y += BAR;
+        let top = y;
         for (who, ratio) in &row.bars {
             let colour = match *who {
                 "syncfs" => "c0",
