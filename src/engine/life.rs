@@ -15,7 +15,7 @@ use super::queues::{self, Server};
 use super::signatures::Signatures;
 use super::verifying::Verifying;
 use super::wants::Fetch;
-use super::{live, recovery, spare};
+use super::{live, recovery};
 use crate::fs::kernel::Kernel;
 use crate::fs::locks::LockTable;
 use crate::model::brake::Brake;
@@ -122,7 +122,6 @@ impl Host {
         host.backing.clear_staging()?;
         host.checkpoint(false)?;
         host.look_at_patterns();
-        spare::give_back();
         Ok(host)
     }
 

@@ -10,7 +10,6 @@
 //! durable here before the journal says so, and the peer's position is the last thing that it says.
 
 use super::host::Host;
-use super::spare;
 use crate::fs::replayer::Change;
 use crate::fs::volume::Ino;
 use crate::model::codec;
@@ -216,7 +215,6 @@ impl Host {
             Ok(true) => {
                 let asked = std::mem::take(&mut present.asked);
                 *meeting = None;
-                spare::give_back();
                 asked.into_iter().for_each(|file| self.tell_anew(file));
             }
             Err(Trouble::Peer(why)) => {

@@ -93,7 +93,6 @@ pub mod restore;
 mod serve;
 mod signatures;
 mod silent;
-mod spare;
 pub mod status;
 #[cfg(feature = "simulation")]
 pub mod stepped;
