@@ -151,9 +151,12 @@ impl Reconciler<'_> {
     /// What was kept for the peer of files that changed: after power loss nobody knows whether it is as the journal says.
     pub fn drop_before(&mut self) -> store::Result<()> {
         let there: BTreeSet<FileId> = self.backing.list_before()?.into_iter().collect();
-        let lost = |id: &FileId| self.end == End::Lost || !there.contains(id);
-        let kept = self.share.keeping_before().into_iter().filter(lost);
-        kept.collect::<Vec<_>>().into_iter().try_for_each(|file| self.commit(Record::DroppedBefore { file }))
+        for file in self.share.keeping_before() {
+            if self.end == End::Lost || !there.contains(&file) {
+                self.commit(Record::DroppedBefore { file })?;
+            }
+        }
+        Ok(())
     }
 
     /// Brings directory and share into line; the directory is as `listing` says.

@@ -750,13 +750,13 @@ impl Share {
     }
 }
 
-/// The body is the peer's now, which includes our cuts up to `ours`; what stays ours counts as changed at `tag`.
 fn in_order(ids: impl Iterator<Item = FileId>) -> Vec<FileId> {
     let mut ids: Vec<FileId> = ids.collect();
     ids.sort_unstable();
     ids
 }
 
+/// The body is the peer's now, which includes our cuts up to `ours`; what stays ours counts as changed at `tag`.
 fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     file.mtime = Some(body.mtime);
     if let Some(agreed) = body.agreed {

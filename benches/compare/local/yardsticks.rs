@@ -1,5 +1,5 @@
-//! What syncfs stands beside in each row: the file system under it, a daemon that only passes that on, one that also logs, and sshfs; each on a file
-//! system of its own.
+//! What syncfs stands beside in each row: the file system under it, a daemon that only passes that on, one that also logs,
+//! and sshfs; each on a file system of its own.
 
 use super::place::Dirs;
 use crate::bare::Bare;
