@@ -293,7 +293,9 @@ impl Host {
         let mut progress = self.progress.subscribe();
         loop {
             self.cut_fresh();
-            if self.is_level() {
+            // Until both have begun, what was acknowledged may be another peer's, or lost there.
+            let begun = self.outbound.lock().session().is_some();
+            if begun && self.is_level() {
                 return;
             }
             // Changes are counted; a slow tick catches what changed without a count.

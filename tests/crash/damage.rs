@@ -124,7 +124,12 @@ fn sigterm_in_mid_transfer_ends_well_and_the_transfer_goes_on_later() {
         return;
     }
     for side in 0..2 {
-        let mut pair = Pair::mounted();
+        let mut pair = Pair::new();
+        // Slow enough to be seen on its way.
+        pair.a.option("--bwlimit", "20M".as_ref());
+        pair.a.start();
+        pair.b.start();
+        pair.a.flush();
         let bytes = noise(5, 60 << 20);
         pair.a.save("large", &bytes);
         until("it is in mid-transfer", || pair.b.status()["missing_chunks"] != 0);
