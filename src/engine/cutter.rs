@@ -35,13 +35,20 @@ use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Cuts made durable together.
 const BATCH: usize = 1024;
+/// Where so many changes came while the last ones were announced, ...
+const CROWD: usize = 3;
+/// ... more are about to: these are waited for, so that all share what an announcement costs here and over there.
+const GATHERING: Duration = Duration::from_millis(10);
 
 pub(super) struct Cutter {
     triggers: Receiver<Trigger>,
+    /// Whether what was cut last was a crowd.
+    crowded: bool,
     /// With `--interval`, what is cut at the next tick.
     gathered: Gathered,
     /// Whether the peer has listened since the mount.
@@ -52,7 +59,23 @@ pub(super) struct Cutter {
 
 impl Cutter {
     pub fn new(triggers: Receiver<Trigger>) -> Cutter {
-        Cutter { triggers, gathered: Gathered::default(), begun: false, mapped_at: None }
+        Cutter { triggers, crowded: false, gathered: Gathered::default(), begun: false, mapped_at: None }
+    }
+
+    /// All that is to be done now, `first` of all. Of a crowd, what comes within a moment is part of it.
+    fn all(&mut self, first: Option<Trigger>, wait: bool) -> Vec<Trigger> {
+        let changes = |all: &[Trigger]| all.iter().filter(|t| matches!(t, Trigger::Changed(..))).count();
+        let mut all: Vec<Trigger> =
+            first.into_iter().chain(self.triggers.try_iter().take(BATCH - 1)).collect();
+        let crowded = self.crowded || changes(&all) >= CROWD;
+        // What is no change has somebody who waits for it.
+        if wait && crowded && changes(&all) == all.len() && !all.is_empty() {
+            // Not by the queue, where each that comes would wake this thread.
+            std::thread::sleep(GATHERING);
+            all.extend(self.triggers.try_iter().take(BATCH - all.len()));
+        }
+        self.crowded = changes(&all) >= CROWD;
+        all
     }
 
     /// These changed, and belong together: they are cut now, or with the tick.
@@ -90,11 +113,11 @@ impl Worker for Cutter {
         if first.is_none() {
             turn = Turn::Idle;
         }
-        let more: Vec<Trigger> = self.triggers.try_iter().take(BATCH - 1).collect();
-        if first.is_some() {
+        let all = self.all(first, wait);
+        if !all.is_empty() {
             host.look_at_patterns();
         }
-        for trigger in first.into_iter().chain(more) {
+        for trigger in all {
             match trigger {
                 Trigger::Cut(files, process) => host.cut(&files, process),
                 Trigger::Changed(files, process) => self.changed(host, &files, process),
