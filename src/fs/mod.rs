@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`volume`] (what a directory must answer), [`adapter`] (decode, call, reply),
 //! [`opens`] and [`modes`] (how a file may be opened beside other opens of it), [`kernel`] (telling
-//! the kernel to forget), `replay` and [`replayer`] (showing programs that watch what the peer did), [`locks`], [`patience`]
+//! the kernel to forget), `replay`, [`replayer`] and `watchers` (showing programs that watch what the peer did), [`locks`], [`patience`]
 //! (waiting for a caller that may be killed), [`mount`].
 
 pub mod adapter;
@@ -16,6 +16,7 @@ mod patience;
 mod replay;
 pub mod replayer;
 pub mod volume;
+mod watchers;
 
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,8 @@ pub struct MountInfo {
     pub source: String,
     /// The device number of the files in it (`st_dev`).
     pub device: u64,
+    /// Whether other users may enter it than who mounted it.
+    pub for_all: bool,
 }
 
 /// Mounts at `target` and returns the connection to serve. Nothing works below `target` until the
@@ -323,7 +325,8 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    Some(Line { info: MountInfo { target, source, device }, kind })
+    let for_all = fields.next()?.split(|b| *b == b',').any(|option| option == b"allow_other");
+    Some(Line { info: MountInfo { target, source, device, for_all }, kind })
 }
 
 /// Undoes `\040` and its like: a backslash and three octal digits.
@@ -361,6 +364,9 @@ mod tests {
         assert_eq!(line.info.source, "host b:");
         assert_eq!(line.info.device, rustix::fs::makedev(0, 58));
         assert_eq!(line.kind, TYPE);
+        assert!(!line.info.for_all);
+        let line = b"36 35 0:58 / /mnt rw,nosuid - fuse.syncfs host: rw,fd=3,allow_other";
+        assert!(parse_line(line).expect("parses").info.for_all);
         assert!(parse_line(b"").is_none());
         assert!(parse_line(b"36 35 0:58 / /mnt").is_none());
     }

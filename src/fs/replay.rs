@@ -9,7 +9,8 @@
 //! - of such a request nothing reaches the volume but questions; so nothing comes back to the peer either;
 //! - what the kernel believes of a name afterwards is what is so: the calls begin with the kernel knowing nothing of the name,
 //!   and what has changed since is refused;
-//! - the mount is held for these moments only; nothing waits for the thread, and what is too much for it is passed over.
+//! - the mount is held for these moments only; nothing waits for the thread, and what is too much for it is passed over;
+//! - of many changes at once nothing is replayed if nobody watches: to look at all processes costs less.
 
 use super::replayer::{Change, Replayer};
 use super::volume::{Attr, Ino, ROOT, Volume};
@@ -20,14 +21,21 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Changes replayed while the mount is held once.
 const BATCH: usize = 64;
+/// To show so many takes longer than to look whether anybody watches.
+const MANY: usize = 64;
+/// The time from one look to the next, ...
+const LOOK_EACH: Duration = Duration::from_millis(200);
+/// ... and how many times as long as the look itself that is at least.
+const LOOK_SHARE: u32 = 10;
 
 /// The handle of a file opened for a replay; the volume's are smaller.
 pub(super) const INERT: u64 = (1 << 62) - 1;
@@ -110,30 +118,32 @@ impl Replay {
         replaying: Arc<Mutex<()>>,
     ) -> io::Result<(SyncSender<Change>, JoinHandle<()>)> {
         let (sender, changes) = sync_channel(REPLAYED_CHANGES);
-        let thread = std::thread::Builder::new()
-            .name("fs-replay".into())
-            .spawn(move || self.run(&replayer, &notifier, &target, &replaying, &changes))?;
+        let stage = Stage { replay: self, replayer, notifier, target, replaying };
+        let thread =
+            std::thread::Builder::new().name("fs-replay".into()).spawn(move || stage.run(&changes))?;
         Ok((sender, thread))
     }
+}
 
-    fn run(
-        &self,
-        replayer: &Replayer,
-        notifier: &Notifier,
-        target: &Path,
-        replaying: &Mutex<()>,
-        changes: &Receiver<Change>,
-    ) {
-        self.process.store(replayer.process(), Ordering::Relaxed);
-        while let Ok(first) = changes.recv() {
-            let _replaying = replaying.lock();
-            let entered = replayer.enter(target, &self.secret);
-            for change in std::iter::once(first).chain(changes.try_iter().take(BATCH - 1)) {
-                if let Err(error) = entered.and_then(|()| self.replay(replayer, notifier, &change)) {
-                    tracing::debug!("who watches the mount does not hear of {change:?}: {error}");
-                }
+/// What the thread works with.
+struct Stage {
+    replay: Arc<Replay>,
+    replayer: Replayer,
+    notifier: Notifier,
+    target: PathBuf,
+    replaying: Arc<Mutex<()>>,
+}
+
+impl Stage {
+    fn run(&self, changes: &Receiver<Change>) {
+        self.replay.process.store(self.replayer.process(), Ordering::Relaxed);
+        let mut audience = Audience { unknown: 0, nobody: false, next_look: Instant::now() };
+        while let Some(waiting) = audience.gather(changes) {
+            // Who began to watch before these came is seen now.
+            if audience.is_to_be_counted(waiting.len()) && audience.counted(|| self.is_alone()) {
+                continue;
             }
-            if let Err(Errno::PIPE) = replayer.leave() {
+            if let Err(Errno::PIPE) = waiting.chunks(BATCH).try_for_each(|batch| self.show(batch)) {
                 tracing::warn!(
                     "the process that shows programs what the peer does has gone: until the next mount, who watches it hears nothing"
                 );
@@ -141,18 +151,79 @@ impl Replay {
             }
         }
         // Its number may be somebody else's once it has gone.
-        self.process.store(0, Ordering::Relaxed);
+        self.replay.process.store(0, Ordering::Relaxed);
     }
 
-    fn replay(&self, replayer: &Replayer, notifier: &Notifier, change: &Change) -> rustix::io::Result<()> {
+    fn show(&self, batch: &[Change]) -> rustix::io::Result<()> {
+        let _replaying = self.replaying.lock();
+        let entered = self.replayer.enter(&self.target, &self.replay.secret);
+        for change in batch {
+            if let Err(error) = entered.and_then(|()| self.replay(change)) {
+                tracing::debug!("who watches the mount does not hear of {change:?}: {error}");
+            }
+        }
+        self.replayer.leave()
+    }
+
+    /// Whether nobody watches.
+    fn is_alone(&self) -> bool {
+        let _replaying = self.replaying.lock();
+        let entered = self.replayer.enter(&self.target, &self.replay.secret);
+        let alone = entered.is_ok() && !self.replayer.may_be_watched();
+        self.replayer.leave().is_ok() && alone
+    }
+
+    fn replay(&self, change: &Change) -> rustix::io::Result<()> {
         for name in to_forget(change) {
             // Where it knows nothing there is nothing to forget.
-            let _ = notifier.inval_entry(INodeNo(ROOT), OsStr::from_bytes(name));
+            let _ = self.notifier.inval_entry(INodeNo(ROOT), OsStr::from_bytes(name));
         }
-        *self.acting.lock() = Acting { change: Some(change.clone()), asked: Vec::new() };
-        let done = replayer.replay(change);
-        *self.acting.lock() = Acting::default();
+        *self.replay.acting.lock() = Acting { change: Some(change.clone()), asked: Vec::new() };
+        let done = self.replayer.replay(change);
+        *self.replay.acting.lock() = Acting::default();
         done
+    }
+}
+
+/// What is known of who watches, and when it is worth a look.
+struct Audience {
+    /// Changes that were shown since the last look, whether somebody saw them or not.
+    unknown: usize,
+    /// Nobody watched then.
+    nobody: bool,
+    next_look: Instant,
+}
+
+impl Audience {
+    /// What waits to be shown. Where nobody watched there is time: until the next look, which may tell that it was not for
+    /// nothing. `None` where there will be no more.
+    fn gather(&self, changes: &Receiver<Change>) -> Option<Vec<Change>> {
+        let mut waiting = vec![changes.recv().ok()?];
+        waiting.extend(changes.try_iter().take(REPLAYED_CHANGES - 1));
+        let left = || self.next_look.saturating_duration_since(Instant::now());
+        while self.nobody && waiting.len() < REPLAYED_CHANGES {
+            match changes.recv_timeout(left()) {
+                Ok(more) => waiting.push(more),
+                Err(_) => break,
+            }
+        }
+        Some(waiting)
+    }
+
+    /// Whether to look before so many more are shown.
+    fn is_to_be_counted(&mut self, waiting: usize) -> bool {
+        self.unknown += waiting;
+        let now = std::mem::take(&mut self.nobody) || Instant::now() >= self.next_look;
+        now && self.unknown >= MANY
+    }
+
+    /// Notes what a look comes to.
+    fn counted(&mut self, look: impl FnOnce() -> bool) -> bool {
+        let begun = Instant::now();
+        self.nobody = look();
+        self.next_look = Instant::now() + LOOK_EACH.max(begun.elapsed() * LOOK_SHARE);
+        self.unknown = 0;
+        self.nobody
     }
 }
 
@@ -186,6 +257,37 @@ mod tests {
         assert!(!replay.is(0) && !replay.is(7));
         replay.process.store(7, Ordering::Relaxed);
         assert!(replay.is(7) && !replay.is(8) && !replay.is(0));
+    }
+
+    #[test]
+    fn who_watches_is_looked_for_where_much_comes_and_not_again_at_once() {
+        let mut audience = Audience { unknown: 0, nobody: false, next_look: Instant::now() };
+        assert!(!audience.is_to_be_counted(MANY - 1), "few are shown, whoever looks");
+        assert!(audience.is_to_be_counted(1));
+        assert!(!audience.counted(|| false));
+        assert!(!audience.is_to_be_counted(10 * MANY), "somebody watched a moment ago");
+        audience.next_look = Instant::now();
+        assert!(audience.is_to_be_counted(1));
+        assert!(audience.counted(|| true));
+        assert!(audience.is_to_be_counted(MANY), "what nobody would have seen came before this look");
+        assert!(audience.counted(|| true));
+        assert!(!audience.is_to_be_counted(MANY - 1));
+        assert!(!audience.nobody, "they are not kept waiting for long");
+    }
+
+    #[test]
+    fn changes_wait_together_where_nobody_watched() {
+        let (sender, changes) = sync_channel(REPLAYED_CHANGES);
+        let send = |n: u8| sender.send(Change::Created(vec![n])).unwrap();
+        let mut audience =
+            Audience { unknown: 0, nobody: false, next_look: Instant::now() + Duration::from_secs(3600) };
+        (0..3).for_each(send);
+        assert_eq!(audience.gather(&changes).unwrap().len(), 3);
+        audience.nobody = true;
+        (0..5).for_each(send);
+        drop(sender);
+        assert_eq!(audience.gather(&changes).unwrap().len(), 5);
+        assert!(audience.gather(&changes).is_none());
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! - its calls reach the daemon's own mount or none: the way there is proved, each time, by a name that only the two know;
 //! - between [`Replayer::enter`] and [`Replayer::leave`] a mount of an ordinary user is busy, and at no other time; root's never is.
 
+use super::mount::mounts;
 use super::volume::Ino;
+use super::watchers::may_be_watched;
 use crate::model::codec;
 use bincode::{Decode, Encode};
 use rustix::fd::{AsFd, OwnedFd};
@@ -27,6 +29,9 @@ use std::process::{Child, Command};
 const MESSAGE: usize = 8192;
 /// How nice the process is to others: where much arrives, what arrives goes first.
 const NICE: i32 = 10;
+
+/// The answer to who asks whether anybody watches.
+const NOBODY: Errno = Errno::NODATA;
 
 /// The answer of the mount to the name that only we know; no other file system gives it.
 pub(super) const SECRET: Errno = Errno::NOKEY;
@@ -48,6 +53,8 @@ enum Order {
     /// Go to the mount at this path, where there is this name.
     Enter(Vec<u8>, String),
     Do(Change),
+    /// See whether anybody watches that mount.
+    Look,
     Leave,
 }
 
@@ -79,6 +86,11 @@ impl Replayer {
 
     pub(super) fn replay(&self, change: &Change) -> rustix::io::Result<()> {
         self.order(&Order::Do(change.clone()))
+    }
+
+    /// Whether anybody may watch the mount, which was entered.
+    pub(super) fn may_be_watched(&self) -> bool {
+        self.order(&Order::Look) != Err(NOBODY)
     }
 
     pub(super) fn leave(&self) -> rustix::io::Result<()> {
@@ -129,7 +141,8 @@ pub fn obey(orders: impl AsFd) -> io::Result<()> {
                 Ok(())
             }
             (Order::Do(change), Some(root)) => replay(root, &change),
-            (Order::Do(_), None) => Err(Errno::NOTCONN),
+            (Order::Look, Some(root)) => look(root),
+            (Order::Do(_) | Order::Look, None) => Err(Errno::NOTCONN),
         };
         let answer = done.err().map_or(0, Errno::raw_os_error);
         match rustix::net::send(&orders, &answer.to_ne_bytes(), SendFlags::NOSIGNAL) {
@@ -150,6 +163,19 @@ fn enter(target: &[u8], secret: &str) -> rustix::io::Result<OwnedFd> {
     match rustix::fs::statat(&root, secret, AtFlags::SYMLINK_NOFOLLOW) {
         Err(SECRET) => Ok(root),
         _ => Err(Errno::NOTCONN),
+    }
+}
+
+/// # Errors
+/// [`NOBODY`].
+fn look(root: &OwnedFd) -> rustix::io::Result<()> {
+    let device = rustix::fs::fstat(root)?.st_dev;
+    let private =
+        || mounts().is_ok_and(|all| all.iter().any(|mount| mount.device == device && !mount.for_all));
+    // Root sees everybody.
+    match may_be_watched(device, !rustix::process::geteuid().is_root() && private()) {
+        true => Ok(()),
+        false => Err(NOBODY),
     }
 }
 

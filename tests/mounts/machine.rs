@@ -51,6 +51,13 @@ impl Machine {
         Some(Machine { holder, root })
     }
 
+    /// Whether this process, by its directory in /proc, runs in it.
+    pub fn has(&self, process: &Path) -> bool {
+        let space = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
+        space(process)
+            .is_some_and(|its| Some(its) == space(Path::new(&format!("/proc/{}", self.holder.id()))))
+    }
+
     /// A path of the machine as it is reached from outside.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let inside = path.as_ref().strip_prefix("/").expect("a whole path");

@@ -4,6 +4,7 @@
 use crate::machine::Machine;
 use crate::rig::free_ports;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Output;
 
 const ANNA: u32 = 4711;
@@ -101,6 +102,48 @@ fn an_ordinary_user_has_a_share_that_nobody_else_sees() {
     assert_eq!((file.uid(), file.gid()), (ANNA, ANNA));
     assert!(users.done(ANNA, "ls ~/.local/state/syncfs").contains("run-anna-a.log"));
     users.machine.rests();
+}
+
+#[test]
+fn much_that_nobody_watches_is_not_shown() {
+    const FILES: usize = 2000;
+    if std::fs::metadata("/proc/self/ns/pid").unwrap().ino() != 0xEFFF_FFFC {
+        eprintln!("not tested: in a PID namespace of its own a daemon can't know who watches");
+        return;
+    }
+    let Some(users) = Users::new() else { return };
+    users.done(ANNA, "syncfs keygen --key-file ~/key && mkdir ~/a ~/b");
+    users.done(ANNA, &users.mount(0, "~/a", ""));
+    users.done(ANNA, &users.mount(1, "~/b", ""));
+    users.done(ANNA, "until syncfs flush ~/a 2>/dev/null; do sleep .1; done");
+    let before = switches_of_replayers(&users.machine);
+    users.done(
+        ANNA,
+        &format!("cd ~/a; i=0; while [ $i -lt {FILES} ]; do echo $i >$i; i=$((i+1)); done; syncfs flush ."),
+    );
+    let taken = switches_of_replayers(&users.machine) - before;
+    // To show a file takes two system calls that wait for the daemon and an order, at the very least.
+    assert!(taken < 3 * FILES, "{taken} times the replayers waited");
+    assert_eq!(users.done(ANNA, "ls ~/b | wc -l").trim(), FILES.to_string());
+    users.done(ANNA, "syncfs unmount ~/a && syncfs unmount ~/b");
+    users.machine.rests();
+}
+
+/// How often the processes that show programs what the peer does have waited.
+fn switches_of_replayers(machine: &Machine) -> usize {
+    let is_replayer = |process: &PathBuf| {
+        let words = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        words.ends_with(b"syncfs\0replay\0") && machine.has(process)
+    };
+    let all = std::fs::read_dir("/proc").unwrap().map(|process| process.unwrap().path());
+    let all: Vec<PathBuf> = all.filter(is_replayer).collect();
+    assert_eq!(all.len(), 2, "one for each mount");
+    let waited = |process: &PathBuf| {
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        count.trim().parse::<usize>().unwrap()
+    };
+    all.iter().map(waited).sum()
 }
 
 #[test]
