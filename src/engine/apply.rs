@@ -210,7 +210,7 @@ impl Host {
         }
         // As all names, in the journal first: what a crash leaves undone recovery does.
         aside.done();
-        self.carry_out(&moves, pending.again)?;
+        self.must(self.carry_out(&moves, pending.again))?;
         after.news = self.news(&taken, &moves);
         after.names.extend(
             moves.iter().filter(|m| m.old != m.new).flat_map(|m| m.old.iter().chain(&m.new).cloned()),

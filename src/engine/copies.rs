@@ -67,7 +67,7 @@ impl Host {
         self.commit(&mut share, Record::Moved { moves: vec![(ours, Some(new.clone()))] })?;
         drop(share);
         if !partial {
-            self.backing.rename(At::Name(&old), At::Name(&new), RenameFlags::NOREPLACE)?;
+            self.must(self.backing.rename(At::Name(&old), At::Name(&new), RenameFlags::NOREPLACE))?;
         }
         tracing::warn!("both hosts made {old}: this host's is now {new}");
         self.events.tell(Told::conflict(&new, "here"));
@@ -195,7 +195,8 @@ impl Host {
         self.journal.sync(self.journal.end())?;
         let mut names = Vec::new();
         for Copy { staging, kept } in copies {
-            self.backing.rename(At::Staging(&staging), At::Name(&kept.name), RenameFlags::NOREPLACE)?;
+            let (from, to) = (At::Staging(&staging), At::Name(&kept.name));
+            self.must(self.backing.rename(from, to, RenameFlags::NOREPLACE))?;
             self.backing
                 .stat(At::Name(&kept.name))
                 .iter()

@@ -187,6 +187,13 @@ impl Host {
         Ok(lsn)
     }
 
+    /// For what the disk is to do because the journal says that it is done. Where the disk refuses, a name may lead to the
+    /// content of another file until the next start, which brings every file to its name: nothing is built upon that, and the
+    /// store stops. What somebody took away past the mount is another matter.
+    pub(super) fn must<T>(&self, done: store::Result<T>) -> store::Result<T> {
+        done.map_err(|error| if error.is_not_found() { error } else { self.journal.stop(error.to_string()) })
+    }
+
     /// From now on this host sends so many bytes a second at most; `None` and 0: as many as go. Does nothing before
     /// [`Host::connect`].
     pub fn set_bwlimit(&self, rate: Option<u64>) {

@@ -238,9 +238,9 @@ impl Host {
         }
         data.orphan = Some(missing);
         match partial {
-            true => self.backing.unlink_if_there(At::Partial(id))?,
+            true => self.must(self.backing.unlink_if_there(At::Partial(id)))?,
             false if told && self.bury(&name, id, None, known) => {}
-            false => self.backing.unlink_if_there(At::Name(&name))?,
+            false => self.must(self.backing.unlink_if_there(At::Name(&name)))?,
         }
         drop(data);
         self.holding.gone(id);
@@ -320,25 +320,30 @@ impl Host {
         if let Some(b) = replaced {
             self.bury(&to, b, Some(Heir::new(a, &from)), known);
         }
-        match (a_partial, b.map(|_| b_partial)) {
-            (false, Some(false)) if exchange => self.backing.rename(old, new, RenameFlags::EXCHANGE)?,
-            (false, Some(true)) if exchange => self.backing.rename(old, new, RenameFlags::NOREPLACE)?,
-            (true, Some(false)) if exchange => self.backing.rename(new, old, RenameFlags::NOREPLACE)?,
-            (true, Some(true)) if exchange => {}
-            (false, other) => {
-                self.backing.rename(old, new, RenameFlags::empty())?;
-                if let (Some(true), Some(b)) = (other, b) {
-                    self.backing.unlink_if_there(At::Partial(b))?;
+        let rename = |from, to, flags| self.backing.rename(from, to, flags);
+        let moved = match (a_partial, b.map(|_| b_partial)) {
+            (false, Some(false)) if exchange => rename(old, new, RenameFlags::EXCHANGE),
+            (false, Some(true)) if exchange => rename(old, new, RenameFlags::NOREPLACE),
+            (true, Some(false)) if exchange => rename(new, old, RenameFlags::NOREPLACE),
+            (true, Some(true)) if exchange => Ok(()),
+            (false, None) => {
+                let moved = rename(old, new, RenameFlags::empty());
+                if moved.is_err() {
+                    // A directory may have no room for another name; then nothing has happened.
+                    let back = Record::Moved { moves: vec![(a, Some(from))] };
+                    self.must(self.commit(&mut self.share.lock(), back))?;
+                    self.fresh(a);
+                    return Ok(moved?);
                 }
+                moved
             }
-            (true, Some(false)) => self.backing.unlink_if_there(new)?,
-            (true, Some(true)) => {
-                if let Some(b) = b {
-                    self.backing.unlink_if_there(At::Partial(b))?;
-                }
-            }
-            (true, None) => {}
-        }
+            (false, Some(false)) => rename(old, new, RenameFlags::empty()),
+            (true, Some(false)) => self.backing.unlink_if_there(new),
+            (_, Some(true)) => (if a_partial { Ok(()) } else { rename(old, new, RenameFlags::empty()) })
+                .and_then(|()| b.map_or(Ok(()), |b| self.backing.unlink_if_there(At::Partial(b)))),
+            (true, None) => Ok(()),
+        };
+        self.must(moved)?;
         drop(datas);
         b.filter(|_| !exchange).into_iter().for_each(|gone| self.holding.gone(gone));
         // What moved together stays together until the peer has it.

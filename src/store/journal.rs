@@ -154,6 +154,11 @@ impl Journal {
         Ok((journal, records))
     }
 
+    /// From here on nothing is appended: the disk is not as the records say. `why` is what could not be done.
+    pub fn stop(&self, why: String) -> Error {
+        self.latch.stop(why)
+    }
+
     /// Whether there was something behind the records that could not be read, when it was opened.
     pub fn was_torn(&self) -> bool {
         self.was_torn

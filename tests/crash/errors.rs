@@ -87,12 +87,40 @@ fn a_write_that_the_disk_refuses_is_told_and_changes_nothing() {
     }
 }
 
+enum End {
+    Killed,
+    Unmounted,
+}
+
+#[test]
+fn a_rename_that_the_disk_refuses_has_not_happened() {
+    if !crate::able(&["strace", "setpriv"]) {
+        return;
+    }
+    let mut pair = Pair::mounted();
+    let bytes = noise(1, 5_000);
+    pair.a.save("f", &bytes);
+    pair.a.flush();
+    let tracer = trace(&mut pair.a, "renameat2", "error=ENOSPC");
+    let refused = std::fs::rename(pair.a.path("f"), pair.a.path("g"));
+    drop(tracer);
+    assert_eq!(errno(refused), libc::ENOSPC);
+    assert_eq!(pair.a.ls(), ["f"]);
+    std::fs::rename(pair.a.path("f"), pair.a.path("h")).unwrap();
+    pair.a.save("f", b"another");
+    let found = pair.finish();
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["f", "h"]);
+    assert!(found[std::ffi::OsStr::new("h")].bytes == bytes);
+}
+
 #[test]
 fn a_peer_whose_disk_refuses_a_change_shows_the_old_state_and_heals() {
     if !crate::able(&["strace", "setpriv"]) {
         return;
     }
-    for call in ["pwrite64", "fsync", "fdatasync", "renameat2", "ftruncate", "fchmod"] {
+    let calls = ["pwrite64", "fsync", "fdatasync", "renameat2", "ftruncate", "fchmod"];
+    let cases = calls.map(|call| (call, End::Killed)).into_iter().chain([("renameat2", End::Unmounted)]);
+    for (call, end) in cases {
         let mut pair = Pair::mounted();
         let (old, new) = (noise(1, 50_000), noise(2, 40_000));
         pair.a.save("f", &old);
@@ -112,8 +140,17 @@ fn a_peer_whose_disk_refuses_a_change_shows_the_old_state_and_heals() {
             );
         }
         drop(tracer);
-        // A sync that failed is not tried again: for that the daemon starts anew.
-        pair.b.kill();
+        // Where it is tried again, nothing of what the disk made of it comes back.
+        let _ = pair.a.syncfs(&["flush", "--timeout", "3"]);
+        assert!(pair.a.has("f", &new) && pair.a.has("g", &new), "after {call}");
+        // A sync that failed is not tried again, nor a name that was not moved: for that the daemon starts anew.
+        match end {
+            End::Killed => pair.b.kill(),
+            End::Unmounted => {
+                assert!(!pair.b.unmount().success(), "after {call}");
+                assert!(pair.b.log_text().ends_with("check the disk, then mount again\n"));
+            }
+        }
         pair.b.start();
         let found = pair.finish();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["f", "g"], "after {call}");
