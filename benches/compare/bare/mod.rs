@@ -1,8 +1,8 @@
 //! The bare FUSE daemon: a flat directory passed through, with the options, the time-outs and the ways to open that
 //! `src/fs/adapter.rs` has, and nothing else: no log, no replication. What interception itself costs.
 //!
-//! Told to log, it does before each write what none can do without who tells others of changes: it reads what is written over,
-//! and appends a few bytes to a file.
+//! Told to log, it does before each change what none can do without who tells others of changes: it reads what is written over,
+//! and appends a few bytes to a file, for a name, too.
 //!
 //! It is a process of its own: this program, called with a first argument that nobody types.
 

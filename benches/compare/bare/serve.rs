@@ -34,7 +34,7 @@ const PASSED: OFlags =
 type Result<T> = std::result::Result<T, Failure>;
 type Listing = Vec<(OsString, u64)>;
 
-/// Bytes appended to the log for a write.
+/// Bytes appended to the log for a write or a name.
 const ENTRY: [u8; 64] = [1; 64];
 
 thread_local! {
@@ -77,13 +77,19 @@ impl Serve {
     }
 
     /// Before so many bytes are written.
-    fn log(&self, file: &OwnedFd, offset: u64, length: usize) -> Result<()> {
-        let Some(mut log) = self.log.as_ref() else { return Ok(()) };
-        OLD.with_borrow_mut(|old| {
-            old.resize(length, 0);
-            rustix::io::pread(file, &mut old[..], offset)
-        })?;
-        log.write_all(&ENTRY).map_err(|_| Failure::IO)
+    fn log_write(&self, file: &OwnedFd, offset: u64, length: usize) -> Result<()> {
+        if self.log.is_some() {
+            OLD.with_borrow_mut(|old| {
+                old.resize(length, 0);
+                rustix::io::pread(file, &mut old[..], offset)
+            })?;
+        }
+        self.log()
+    }
+
+    /// Before a name changes.
+    fn log(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |mut log| log.write_all(&ENTRY).map_err(|_| Failure::IO))
     }
 
     fn attr(&self, ino: INodeNo, handle: Option<FileHandle>) -> Result<FileAttr> {
@@ -207,7 +213,8 @@ impl fuser::Filesystem for Serve {
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()));
+        let unlink = |()| rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+        reply_empty(reply, self.log().and_then(unlink));
     }
 
     fn rename(
@@ -221,7 +228,8 @@ impl fuser::Filesystem for Serve {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let renamed = rustix::fs::renameat_with(&self.dir, name, &self.dir, new, flags);
+        let rename = |()| rustix::fs::renameat_with(&self.dir, name, &self.dir, new, flags);
+        let renamed = self.log().and_then(rename);
         if renamed.is_ok()
             && let Ok(stat) = self.stat(new)
         {
@@ -242,7 +250,8 @@ impl fuser::Filesystem for Serve {
     ) {
         let flags = OFlags::from_bits_retain(flags as u32);
         let passed = self.passed(flags) | flags & OFlags::EXCL | OFlags::CREATE | OFlags::CLOEXEC;
-        let made = openat(&self.dir, name, passed, Mode::from_raw_mode(mode & 0o7777));
+        let make = |()| openat(&self.dir, name, passed, Mode::from_raw_mode(mode & 0o7777));
+        let made = self.log().and_then(make);
         match made.and_then(|file| Ok((fstat(&file)?, file))) {
             Ok((stat, file)) => {
                 let mut inodes = self.inodes.lock();
@@ -309,7 +318,7 @@ impl fuser::Filesystem for Serve {
         reply: ReplyWrite,
     ) {
         let write = |file: Arc<OwnedFd>| {
-            self.log(&file, offset, data.len())?;
+            self.log_write(&file, offset, data.len())?;
             rustix::io::pwrite(&*file, data, offset)
         };
         match self.file(handle).and_then(write) {

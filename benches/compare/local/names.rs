@@ -15,7 +15,7 @@ pub fn rows() -> Vec<Row> {
         name,
         title,
         unit: Unit::Rate,
-        logged: false,
+        logged: true,
         goal: Goal::Against("bare".into(), 0.8),
         offline: Some(Goal::Against("bare".into(), 0.8)),
         prepare,

@@ -8,7 +8,7 @@ use crate::ground::Ground;
 use crate::sshfs::Sshfs;
 use std::path::Path;
 
-/// The daemon that also logs. It takes part where the calls of a write count.
+/// The daemon that also logs. It takes part where the calls of a change count.
 pub const LOGGED: &str = "logged";
 
 pub struct Yardsticks {

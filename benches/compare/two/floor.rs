@@ -4,6 +4,7 @@
 
 use super::latency::{Kind, SIZE, seen};
 use crate::ground::Ground;
+use crate::link::Link;
 use crate::rig::noise;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -26,10 +27,15 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn start() -> Floor {
+    /// Over loopback, or from one end of a link to the other.
+    pub fn start(link: Option<&Link>) -> Floor {
         let [a, b] = [(); 2].map(|()| Ground::new(ROOM));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let to = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
+        let listen = |at: Ipv4Addr| TcpListener::bind((at, 0)).expect("a port");
+        let listener =
+            link.map_or_else(|| listen(Ipv4Addr::LOCALHOST), |link| link.b.within(|| listen(link.b.address)));
+        let at = listener.local_addr().expect("its address");
+        let connect = || TcpStream::connect(at).expect("connected");
+        let to = link.map_or_else(connect, |link| link.a.within(connect));
         to.set_nodelay(true).expect("sent at once");
         let (from, _) = listener.accept().expect("connected");
         let (log, theirs, dir) = (Log::new(&a), Log::new(&b), b.dir.clone());

@@ -75,11 +75,11 @@ fn measured(options: &Options, far: bool, kind: Kind, figures: &mut [Figure]) {
     let mut takers = Vec::new();
     if !far {
         takers.push(Turn::new("native", sample("native", Box::new(Native(ends())))));
-        let mut floor = Floor::start();
-        let sample = move || figures_of("floor", times(count, most, || floor.crossing(kind)));
-        takers.push(Turn::new("floor", sample));
-        note(figures, "floor: two logs synced one after the other, and plain TCP between two threads");
     }
+    let mut floor = Floor::start(link.as_deref());
+    let least = move || figures_of("floor", times(count, most, || floor.crossing(kind)));
+    takers.push(Turn::new("floor", least));
+    note(figures, "floor: two logs synced one after the other, and plain TCP between two threads");
     takers.push(Turn::new("syncfs", sample("syncfs", Box::new(Syncfs::start(ends())))));
     for kind in wanted(options) {
         match kind.started(ends) {
