@@ -67,9 +67,9 @@ impl Cutter {
         let changes = |all: &[Trigger]| all.iter().filter(|t| matches!(t, Trigger::Changed(..))).count();
         let mut all: Vec<Trigger> =
             first.into_iter().chain(self.triggers.try_iter().take(BATCH - 1)).collect();
-        let crowded = self.crowded || changes(&all) >= CROWD;
+        let found = changes(&all);
         // What is no change has somebody who waits for it.
-        if wait && crowded && changes(&all) == all.len() && !all.is_empty() {
+        if wait && found > 0 && found == all.len() && (self.crowded || found >= CROWD) {
             // Not by the queue, where each that comes would wake this thread.
             std::thread::sleep(GATHERING);
             all.extend(self.triggers.try_iter().take(BATCH - all.len()));

@@ -321,6 +321,7 @@ impl Host {
             self.bury(&to, b, Some(Heir::new(a, &from)), known);
         }
         let rename = |from, to, flags| self.backing.rename(from, to, flags);
+        let unlink_replaced = || b.map_or(Ok(()), |b| self.backing.unlink_if_there(At::Partial(b)));
         let moved = match (a_partial, b.map(|_| b_partial)) {
             (false, Some(false)) if exchange => rename(old, new, RenameFlags::EXCHANGE),
             (false, Some(true)) if exchange => rename(old, new, RenameFlags::NOREPLACE),
@@ -339,8 +340,8 @@ impl Host {
             }
             (false, Some(false)) => rename(old, new, RenameFlags::empty()),
             (true, Some(false)) => self.backing.unlink_if_there(new),
-            (_, Some(true)) => (if a_partial { Ok(()) } else { rename(old, new, RenameFlags::empty()) })
-                .and_then(|()| b.map_or(Ok(()), |b| self.backing.unlink_if_there(At::Partial(b)))),
+            (false, Some(true)) => rename(old, new, RenameFlags::empty()).and_then(|()| unlink_replaced()),
+            (true, Some(true)) => unlink_replaced(),
             (true, None) => Ok(()),
         };
         self.must(moved)?;

@@ -154,23 +154,28 @@ impl Stage {
         self.replay.process.store(0, Ordering::Relaxed);
     }
 
-    fn show(&self, batch: &[Change]) -> rustix::io::Result<()> {
+    /// Does something in the mount, where it can be entered.
+    fn within(&self, act: impl FnOnce(rustix::io::Result<()>)) -> rustix::io::Result<()> {
         let _replaying = self.replaying.lock();
-        let entered = self.replayer.enter(&self.target, &self.replay.secret);
-        for change in batch {
-            if let Err(error) = entered.and_then(|()| self.replay(change)) {
-                tracing::debug!("who watches the mount does not hear of {change:?}: {error}");
-            }
-        }
+        act(self.replayer.enter(&self.target, &self.replay.secret));
         self.replayer.leave()
+    }
+
+    fn show(&self, batch: &[Change]) -> rustix::io::Result<()> {
+        self.within(|entered| {
+            for change in batch {
+                if let Err(error) = entered.and_then(|()| self.replay(change)) {
+                    tracing::debug!("who watches the mount does not hear of {change:?}: {error}");
+                }
+            }
+        })
     }
 
     /// Whether nobody watches.
     fn is_alone(&self) -> bool {
-        let _replaying = self.replaying.lock();
-        let entered = self.replayer.enter(&self.target, &self.replay.secret);
-        let alone = entered.is_ok() && !self.replayer.may_be_watched();
-        self.replayer.leave().is_ok() && alone
+        let mut alone = false;
+        let left = self.within(|entered| alone = entered.is_ok() && !self.replayer.may_be_watched());
+        left.is_ok() && alone
     }
 
     fn replay(&self, change: &Change) -> rustix::io::Result<()> {
