@@ -244,10 +244,11 @@ impl Host {
                         || share.file(*id).is_some_and(|f| !f.is_thanked() && !f.is_fresh())
                 })
             };
-            seen.extend(together);
+            seen.extend(together.iter().copied());
             match before && self.options.interval.is_some() && !is_told {
                 true => waits.push(file),
-                false => self.cut(&[file], None),
+                // All of them: this one may be gone by then, and the others wait for it.
+                false => self.cut(&together, None),
             }
         }
         waits
@@ -260,9 +261,10 @@ impl Host {
         together.into_iter().collect()
     }
 
-    /// Those of `files` that the peer is to hear of.
+    /// Those of `files` that the peer is to hear of, and that are still known.
     fn without_what_stays(&self, share: &Share, files: Vec<FileId>) -> Vec<FileId> {
-        files.into_iter().filter(|id| !self.stays_here_by_id(share, *id)).collect()
+        let told = |id: &FileId| share.file(*id).is_some_and(|file| !self.stays_here(&file));
+        files.into_iter().filter(told).collect()
     }
 
     /// These move together from here on.

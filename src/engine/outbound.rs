@@ -46,10 +46,11 @@ impl Host {
         let waiting = std::mem::take(&mut self.outbound.lock().waiting);
         let mut seen = BTreeSet::new();
         for file in waiting {
-            if seen.insert(file) {
+            if !seen.contains(&file) {
+                // All of them: one may be forgotten before its turn comes, and nothing else brings the others.
                 let together = self.share.lock().bonded(file);
                 seen.extend(together.iter().copied());
-                let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+                let _ = self.triggers.send(Trigger::Cut(together, None));
             }
         }
         self.make_use_of_room();
