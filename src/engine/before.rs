@@ -23,8 +23,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// Bytes of a file that are copied before it is cut off; who truncates more does not wait for that.
-const TRUNCATED_BYTES: u64 = 64 << 20;
+/// Bytes of a file that are copied before it is cut off, or after it was unlinked while in use; nobody waits for more.
+const COPIED_BYTES: u64 = 64 << 20;
 
 /// What the peer lacks of its version `body` of a file, and can be had from what was kept here.
 pub(super) fn restorable(share: &Share, file: FileId, body: &BodyCut) -> ChunkSet {
@@ -90,7 +90,7 @@ impl Host {
             let share = self.share.lock();
             (share.file(node.id).map_or(0, |f| f.size), share.header().peer_holds_less)
         };
-        if size > to.saturating_add(TRUNCATED_BYTES) {
+        if size > to.saturating_add(COPIED_BYTES) {
             self.before.given_up.fetch_add(u64::from(keeps), Ordering::Relaxed);
         } else if size > to {
             self.save_before(node, data, file, &ChunkSet::of(to / CHUNK..chunk::count(size)));
@@ -114,7 +114,7 @@ impl Host {
     }
 
     /// Keeps a file that was unlinked, and lies in its grave, until the peer has acknowledged that: `known` of it is as the
-    /// peer knows it. False where there is no need, or no way.
+    /// peer knows it. False where the grave is of no use: there is no need, or no way, or what it held was copied.
     pub(super) fn keep_unlinked(&self, id: FileId, grave: &str, known: &ChunkSet) -> store::Result<bool> {
         let images: ChunkSet = {
             let share = self.share.lock();
@@ -130,19 +130,29 @@ impl Host {
         if known.is_empty() || self.is_written(id) {
             return Ok(false);
         }
+        // A reader, or a cut of which the peer is fetching the rest, goes on with what was unlinked as it is.
+        let in_use = self.nodes.find(id).is_some();
+        let copies = in_use && !images.is_empty();
         let mut more = known.clone();
         more.subtract(&images);
-        if !self.before.claim(id, more.len() * CHUNK) {
+        let bytes = more.len() * CHUNK;
+        if (copies && bytes > COPIED_BYTES) || !self.before.claim(id, bytes) {
             self.before.given_up.fetch_add(1, Ordering::Relaxed);
             return Ok(false);
         }
         let wrap = |source| store::Error::Io { what: format!("keeping {id}, which was unlinked"), source };
         if !images.is_empty() {
-            let (kept, file) = (
-                self.backing.open_file(At::Before(id), false)?,
-                self.backing.open_file(At::Staging(grave), true)?,
-            );
-            copy_chunks(&kept, &file, &images, u64::MAX).map_err(wrap)?;
+            let kept = self.backing.open_file(At::Before(id), copies)?;
+            let file = self.backing.open_file(At::Staging(grave), !copies)?;
+            match copies {
+                true => copy_chunks(&file, &kept, &more, u64::MAX),
+                false => copy_chunks(&kept, &file, &images, u64::MAX),
+            }
+            .map_err(wrap)?;
+        }
+        if copies {
+            self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;
+            return Ok(false);
         }
         self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty())?;
         self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;

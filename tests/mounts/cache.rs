@@ -692,3 +692,34 @@ fn a_small_write_into_what_is_not_held_brings_over_two_chunks_at_most() {
     assert!(pair.b.has("big", &bytes));
     finish(pair);
 }
+
+#[test]
+fn who_reads_an_unlinked_file_goes_on_reading_it_as_it_was() {
+    let mut pair = pair();
+    let below = pair.root.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("notes"), noise(0, 3_000)).unwrap();
+    pair.a.option("--store", &below);
+    pair.a.start();
+    pair.b.start();
+    pair.a.flush();
+    pair.b.unmount();
+    // While the cache is away host A keeps of a file what the other one may yet ask for.
+    let edited = [b"edited", &noise(0, 3_000)[6..]].concat();
+    pair.a.run(&["sh", "-c", "printf edited | dd of=notes conv=notrunc status=none"]);
+    let reader = File::open(pair.a.path("notes")).unwrap();
+    std::fs::remove_file(pair.a.path("notes")).unwrap();
+    let staging = below.join(".syncfs/staging");
+    let mut bytes = vec![0; 3_000];
+    until("its grave is looked after", || {
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == edited, "what was unlinked has changed");
+        std::fs::read_dir(&staging).unwrap().next().is_none()
+    });
+    reader.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == edited, "what was unlinked has changed");
+    drop(reader);
+    pair.b.start();
+    pair.a.flush();
+    assert!(pair.b.ls().is_empty());
+}
