@@ -92,10 +92,12 @@ impl Cutter {
         }
     }
 
+    /// All that waits for its time is cut.
     fn tick(&mut self, host: &Host) {
         for (file, process) in self.gathered.take() {
             host.cut(&[file], process);
         }
+        host.due.take().for_each(|file| host.cut(&[file], None));
     }
 }
 
@@ -191,15 +193,12 @@ impl Host {
         }
     }
 
-    /// Everything that changed is cut now, whatever it waits for.
+    /// Everything that changed and waits for its time is cut now. What waits for the peer, or for room, does so still: it
+    /// may be all there is, and this is asked for as often as something moves.
     pub(super) fn cut_fresh(&self) {
-        if self.only_receives() {
-            return;
-        }
-        let _ = self.triggers.send(Trigger::Tick);
-        let fresh: BTreeSet<FileId> = self.share.lock().fresh().iter().collect();
-        for file in fresh {
-            let _ = self.triggers.send(Trigger::Cut(vec![file], None));
+        let waits = self.options.interval.is_some() || self.due.until().is_some();
+        if waits && !self.only_receives() {
+            let _ = self.triggers.send(Trigger::Tick);
         }
     }
 

@@ -27,6 +27,11 @@ impl Due {
         self.0.lock().front().map(|due| due.0)
     }
 
+    /// All of them, due or not.
+    pub fn take(&self) -> impl Iterator<Item = FileId> + use<> {
+        std::mem::take(&mut *self.0.lock()).into_iter().map(|due| due.1)
+    }
+
     /// One that is due by `now`.
     pub fn pop(&self, now: Instant) -> Option<FileId> {
         self.0.lock().pop_front_if(|due| due.0 <= now).map(|due| due.1)

@@ -49,11 +49,11 @@ pub enum Trigger {
     /// A close, an fsync or a name operation: these files together, now or with `--interval`'s tick. With the process,
     /// where known.
     Changed(Vec<FileId>, Option<u32>),
-    /// The peer waits for it, or somebody for both sides to be level: these files together, now.
+    /// The peer waits for it, or there is room now: these files together, now.
     Cut(Vec<FileId>, Option<u32>),
     /// Something may be due, or the peer may have changed what stays on this host.
     Look,
-    /// All that waits for the tick is cut now.
+    /// All that waits for its time is cut now.
     Tick,
     /// The peer listens: everything it does not have.
     Backlog,

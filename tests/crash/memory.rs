@@ -1,4 +1,4 @@
-//! What a huge file costs the daemons in memory, and that it can be got rid of.
+//! What a huge file and a flood of files cost the daemons in memory, and that the former can be got rid of.
 
 use crate::able;
 use crate::rig::{Pair, wait_for};
@@ -44,4 +44,23 @@ fn a_hundred_gigabytes_of_holes_need_little_memory_on_either_side() {
     assert!(after.iter().all(|megabytes| *megabytes < MOST), "{after:?} MB");
     std::fs::remove_file(pair.a.path("huge")).unwrap();
     assert!(pair.finish().is_empty());
+}
+
+#[test]
+fn who_waits_while_thousands_of_files_are_told_takes_no_memory_for_it() {
+    let mut pair = Pair::new();
+    // The same on both, but for their times, which have to travel.
+    for host in [&pair.a, &pair.b] {
+        for n in 0..20_000 {
+            std::fs::write(host.path(format!("file {n}")), b"small").unwrap();
+        }
+    }
+    pair.a.start();
+    pair.b.start();
+    pair.a.flush();
+    let peaks = [pair.a.daemon().id(), pair.b.daemon().id()].map(peak);
+    println!("peak memory: {peaks:?} MB");
+    // Each time that something moved, all that was yet to be told was queued once more: 300 MB.
+    assert!(peaks.iter().all(|megabytes| *megabytes < 120), "{peaks:?} MB");
+    assert_eq!(pair.finish().len(), 20_000);
 }
