@@ -292,6 +292,7 @@ impl Host {
             compared.map(|(name, id)| (id, name)).collect()
         };
         let mut entries = Vec::with_capacity(files.len());
+        let mut scratch = Vec::new();
         for (file, name) in files {
             let (stamp, size, versions) = {
                 let share = self.share.lock();
@@ -309,7 +310,7 @@ impl Host {
                 }
                 (Some(_), About::Sizes) => (Some(Sha256::digest(size.to_le_bytes()).into()), 0),
                 (Some(_), About::Content) => {
-                    match self.digest_file(&name, meeting.ours.owner && meeting.theirs.owner) {
+                    match self.digest_file(&name, meeting.ours.owner && meeting.theirs.owner, &mut scratch) {
                         Ok((what, attrs)) => (Some(what), attrs),
                         Err(error) => {
                             tracing::warn!("{name} can't be compared with the peer's: {error}");
@@ -328,17 +329,23 @@ impl Host {
     }
 
     /// Digests of the content that lies under `name`, and of its attributes, `owners` among them where both keep these.
-    fn digest_file(&self, name: &Name, owners: bool) -> store::Result<([u8; 32], u64)> {
+    fn digest_file(
+        &self,
+        name: &Name,
+        owners: bool,
+        scratch: &mut Vec<u8>,
+    ) -> store::Result<([u8; 32], u64)> {
         let wrap = |source| store::Error::Io { what: format!("reading {name}"), source };
         let file = self.backing.open_file(At::Name(name), false)?;
         let mut attrs = store::read_attrs(&file).map_err(wrap)?;
         if !owners {
             (attrs.uid, attrs.gid) = (0, 0);
         }
-        let (mut hasher, mut at, mut bytes) = (Sha256::new(), 0, vec![0; READ]);
+        scratch.resize(READ, 0);
+        let (mut hasher, mut at) = (Sha256::new(), 0);
         loop {
-            let len = file.read_full_at(&mut bytes, at).map_err(wrap)?;
-            hasher.update(&bytes[..len]);
+            let len = file.read_full_at(scratch, at).map_err(wrap)?;
+            hasher.update(&scratch[..len]);
             at += len as u64;
             if len < READ {
                 break;

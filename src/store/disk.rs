@@ -85,7 +85,8 @@ pub type Content = Arc<dyn File>;
 
 pub trait Disk: Send + Sync {
     /// Opens what lies there for reading, with `write` also for writing; no link is followed. May be
-    /// something else than a file: its stat tells.
+    /// something else than a file: its stat tells. Without `write` the time of access stays as it is: who looks at a
+    /// whole directory would have the disk write every inode of it.
     fn open(&self, dir: Dir, name: &[u8], write: bool) -> io::Result<Content>;
     /// Makes a new empty file with exactly the bits `mode`, open for reading and writing; `EEXIST` where
     /// something is.

@@ -91,7 +91,16 @@ impl Disk for RealDisk {
     fn open(&self, dir: Dir, name: &[u8], write: bool) -> io::Result<Content> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let dir = self.dir(dir);
-        let opened = match rustix::fs::openat(dir, name, access | CONTENT, Mode::empty()) {
+        let open = |flags| rustix::fs::openat(dir, name, access | CONTENT | flags, Mode::empty());
+        let opened = match write {
+            true => open(OFlags::empty()),
+            // Only the owner of a file may look at it so.
+            false => open(OFlags::NOATIME).or_else(|error| match error {
+                Errno::PERM => open(OFlags::empty()),
+                other => Err(other),
+            }),
+        };
+        let opened = match opened {
             Err(Errno::ACCESS) => open_against_mode(dir, name, access),
             other => other,
         };
@@ -408,5 +417,17 @@ mod tests {
         let opened = open_against_mode(disk.dir(Dir::Root), b"read-only", OFlags::RDWR).unwrap();
         content(opened).write_all_at(b"x", 0).unwrap();
         assert_eq!(disk.stat(Dir::Root, b"read-only").unwrap().mode, 0o444);
+    }
+
+    #[test]
+    fn what_is_only_looked_at_keeps_its_time_of_access() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        let file = disk.create(Dir::Root, b"old", 0o644).unwrap();
+        file.write_all_at(b"x", 0).unwrap();
+        let old = Time { seconds: 1_000_000_000, nanos: 0 };
+        file.set_times(Some(old), Some(old)).unwrap();
+        disk.open(Dir::Root, b"old", false).unwrap().read_exact_at(&mut [0], 0).unwrap();
+        assert_eq!(disk.stat(Dir::Root, b"old").unwrap().atime, old);
     }
 }
