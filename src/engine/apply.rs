@@ -195,7 +195,9 @@ impl Host {
             let _ = self.triggers.send(Trigger::Cut(beside.absorbed.to_vec(), None));
         }
         let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
-        after.settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
+        // One that goes by this leaves others that have waited with it.
+        let settled = taken.iter().filter(was_unsettled);
+        after.settled.extend(settled.flat_map(|t| [t.file].into_iter().chain(share.bonded(t.file))));
         let record = Record::Took {
             from: LogPosition { writer: pending.cut.writer, seq: pending.cut.seq },
             files: taken.clone(),

@@ -5,6 +5,7 @@
 //! later version; that there is no room for one is no reason to refuse a change. After power loss there are none.
 
 use super::host::Host;
+use super::kept::{Acknowledged, Buried};
 use super::node::{Data, Node};
 use super::pending::Pending;
 use super::pieces::copy_chunks;
@@ -44,13 +45,13 @@ pub(super) fn yet_to_come(share: &Share, pending: &Pending, cut: &FileCut, verdi
 }
 
 /// Of a file that is about to be unlinked, what is here as the peer knows it, or kept so.
-pub(super) fn as_acknowledged(file: &File) -> ChunkSet {
+pub(super) fn as_acknowledged(file: &File) -> Acknowledged {
     let all = 0..chunk::count(file.size.min(file.base_size));
     let mut changed: ChunkSet = file.dirty.since(0).collect();
     file.before.since(0).for_each(|range| changed.remove(range));
-    let mut known: ChunkSet = file.missing.gaps(&all).into_iter().collect();
-    known.subtract(&changed);
-    known
+    let mut chunks: ChunkSet = file.missing.gaps(&all).into_iter().collect();
+    chunks.subtract(&changed);
+    Acknowledged { chunks, base: file.base.clone() }
 }
 
 impl Host {
@@ -100,26 +101,38 @@ impl Host {
     fn write_before(&self, id: FileId, file: &Content, chunks: &ChunkSet, size: u64) -> store::Result<()> {
         let wrap =
             |source| store::Error::Io { what: format!("keeping what the peer may ask for of {id}"), source };
-        let known = self.before.has(id);
-        if !self.before.claim(id, chunks.len() * CHUNK) {
+        let (known, bytes) = (self.before.has(id), chunks.len() * CHUNK);
+        if !self.before.claim(id, bytes) {
             return Err(wrap(std::io::Error::from_raw_os_error(libc::ENOSPC)));
         }
-        let kept = match known {
-            true => self.backing.open_file(At::Before(id), true)?,
-            false => self.backing.create_afresh(At::Before(id), 0o600)?,
+        let write = || {
+            let kept = match known {
+                true => self.backing.open_file(At::Before(id), true)?,
+                false => self.backing.create_afresh(At::Before(id), 0o600)?,
+            };
+            copy_chunks(file, &kept, chunks, size).map_err(wrap)
         };
-        copy_chunks(file, &kept, chunks, size).map_err(wrap)?;
+        write().inspect_err(|_| self.before.give_back(id, bytes))?;
         let record = Record::KeptBefore { file: id, chunks: chunks.clone() };
         self.commit(&mut self.share.lock(), record).map(drop)
     }
 
-    /// Keeps a file that was unlinked, and lies in its grave, until the peer has acknowledged that: `known` of it is as the
-    /// peer knows it. False where the grave is of no use: there is no need, or no way, or what it held was copied.
-    pub(super) fn keep_unlinked(&self, id: FileId, grave: &str, known: &ChunkSet) -> store::Result<bool> {
+    /// Keeps a file that was unlinked, and lies in its grave, until the peer has acknowledged that. False where the grave is of
+    /// no use: there is no need, or no way, or what it held was copied.
+    pub(super) fn keep_unlinked(&self, buried: &Buried) -> store::Result<bool> {
+        let Buried { grave, file: id, known } = buried;
+        let id = *id;
+        // A reader, or a cut of which the peer is fetching the rest, goes on with what was unlinked as it is.
+        let in_use = self.nodes.find(id).is_some();
+        let Some(node) = self.node(id) else { return Ok(false) };
+        // What the peer tells of it waits, and so does whoever drops what is kept.
+        let _data = node.data.lock();
         let images: ChunkSet = {
             let share = self.share.lock();
-            let wanted =
-                |f: &Cow<File>| f.name.is_none() && f.place_tag != 0 && !f.base.is_empty() && !f.unsettled;
+            let wanted = |f: &Cow<File>| {
+                let is_known = f.base == known.base && !f.base.is_empty() && !f.unsettled;
+                f.name.is_none() && f.place_tag != 0 && is_known
+            };
             if !share.header().peer_holds_less || planted(Bug::ForgetBefore) {
                 return Ok(false);
             }
@@ -127,13 +140,11 @@ impl Host {
             f.before.since(0).collect()
         };
         // Whoever writes to it still changes what is kept.
-        if known.is_empty() || self.is_written(id) {
+        if known.chunks.is_empty() || self.is_written(id) {
             return Ok(false);
         }
-        // A reader, or a cut of which the peer is fetching the rest, goes on with what was unlinked as it is.
-        let in_use = self.nodes.find(id).is_some();
         let copies = in_use && !images.is_empty();
-        let mut more = known.clone();
+        let mut more = known.chunks.clone();
         more.subtract(&images);
         let bytes = more.len() * CHUNK;
         if (copies && bytes > COPIED_BYTES) || !self.before.claim(id, bytes) {
@@ -141,22 +152,25 @@ impl Host {
             return Ok(false);
         }
         let wrap = |source| store::Error::Io { what: format!("keeping {id}, which was unlinked"), source };
-        if !images.is_empty() {
-            let kept = self.backing.open_file(At::Before(id), copies)?;
-            let file = self.backing.open_file(At::Staging(grave), !copies)?;
-            match copies {
-                true => copy_chunks(&file, &kept, &more, u64::MAX),
-                false => copy_chunks(&kept, &file, &images, u64::MAX),
+        let keep = || {
+            if !images.is_empty() {
+                let kept = self.backing.open_file(At::Before(id), copies)?;
+                let file = self.backing.open_file(At::Staging(grave), !copies)?;
+                match copies {
+                    true => copy_chunks(&file, &kept, &more, u64::MAX),
+                    false => copy_chunks(&kept, &file, &images, u64::MAX),
+                }
+                .map_err(wrap)?;
             }
-            .map_err(wrap)?;
-        }
-        if copies {
-            self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;
-            return Ok(false);
-        }
-        self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty())?;
-        self.commit(&mut self.share.lock(), Record::KeptBefore { file: id, chunks: known.clone() })?;
-        Ok(true)
+            match copies {
+                true => Ok(()),
+                false => self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty()),
+            }
+        };
+        keep().inspect_err(|_| self.before.give_back(id, bytes))?;
+        let record = Record::KeptBefore { file: id, chunks: known.chunks.clone() };
+        self.commit(&mut self.share.lock(), record)?;
+        Ok(!copies)
     }
 
     /// The bytes of `chunks` as they were at the version that includes our cuts up to `since`, as far as they were kept.

@@ -34,6 +34,7 @@ use crate::store::{self, At, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -128,7 +129,7 @@ impl Worker for Cutter {
                 Trigger::Tick => self.tick(host),
                 Trigger::Backlog => {
                     let waits = host.cut_backlog(std::mem::replace(&mut self.begun, true));
-                    waits.iter().for_each(|file| self.changed(host, &[*file], None));
+                    waits.iter().for_each(|files| self.changed(host, files, None));
                 }
                 Trigger::Stop => return Turn::Over,
             }
@@ -218,7 +219,7 @@ impl Host {
 
     /// Everything the peer does not have, one cut for each set of files that belong together; where it has listened
     /// `before`, without what waits for the tick, which is returned.
-    fn cut_backlog(&self, before: bool) -> Vec<FileId> {
+    fn cut_backlog(&self, before: bool) -> Vec<Vec<FileId>> {
         let todo: BTreeSet<FileId> = {
             let share = self.share.lock();
             let outbound = self.outbound.lock();
@@ -244,9 +245,9 @@ impl Host {
                 })
             };
             seen.extend(together.iter().copied());
+            // All of them: this one may be gone by then, and the others wait for it.
             match before && self.options.interval.is_some() && !is_told {
-                true => waits.push(file),
-                // All of them: this one may be gone by then, and the others wait for it.
+                true => waits.push(together),
                 false => self.cut(&together, None),
             }
         }
@@ -280,7 +281,8 @@ impl Host {
         let _cutting = self.cutting.lock();
         if let Err(error) = self.try_cut(seeds, process) {
             tracing::error!("a change could not be announced and is tried again: {error}");
-            seeds.iter().for_each(|seed| self.fresh(*seed));
+            // In its time, and without a word: who waits for it would hurry it again and again.
+            seeds.iter().for_each(|seed| _ = self.due.add(*seed));
         }
     }
 
@@ -391,7 +393,7 @@ impl Host {
         if self.only_receives() && !members.iter().all(|id| is_the_peers(&share, *id)) {
             return Ok(false);
         }
-        if nodes.iter().any(|n| share.file(n.id).is_some_and(|f| f.unsettled)) {
+        if nodes.iter().any(|n| share.file(n.id).is_some_and(|f| f.unsettled && f.name.is_some())) {
             // First the peer is asked what it has.
             self.outbound.lock().waiting.extend(members);
             return Ok(true);
@@ -579,17 +581,28 @@ impl Host {
             // A number that the peer knows is never forgotten here, nor that a file was unlinked.
             self.journal.sync(self.journal.end())?;
         }
-        for Buried { grave, file, known } in buried {
-            if !self.keep_unlinked(file, &grave, &known)? {
-                self.backing.unlink_if_there(At::Staging(&grave))?;
-            }
-        }
+        buried.into_iter().for_each(|one| self.tidy_grave(one));
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         for cut in ready {
             self.tell_likeness(&cut);
             self.tell(Message::Announce(cut));
         }
         Ok(())
+    }
+
+    /// Keeps a file that was unlinked, or lets it go. What the disk refuses is no reason to announce nothing.
+    fn tidy_grave(&self, buried: Buried) {
+        let Buried { file, grave, .. } = &buried;
+        let kept = self.keep_unlinked(&buried).unwrap_or_else(|error| {
+            self.before.given_up.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("if the peer is changing {file} as well, its version may not be whole: {error}");
+            false
+        });
+        if !kept && let Err(error) = self.backing.unlink_if_there(At::Staging(grave)) {
+            tracing::warn!(
+                "{file}, which was unlinked, lies in .syncfs/staging until the next mount: {error}"
+            );
+        }
     }
 
     /// What the peer may have that is like what it will ask for.

@@ -324,23 +324,24 @@ impl Host {
         let mut data = node.data.lock();
         let expect = self.fetch.state.lock().requests.get(&request).map(|r| r.expect.clone());
         let Some(expect) = expect else { return Ok(()) };
-        let was_torn = self.share.lock().file(id).is_some_and(|f| !f.torn().is_empty());
         let filled = self.fill_missing(&node, &mut data, &expect, pieces);
         self.fetch.state.lock().done(request, pieces);
         drop(data);
-        if !filled? {
-            return Ok(());
-        }
+        let filled = filled?;
         let (whole, is_torn) = {
             let share = self.share.lock();
             share.file(id).map_or((false, false), |f| (f.is_whole(), !f.torn().is_empty()))
         };
+        // Its cut has waited for this; the rest may have been written here meanwhile.
+        if !is_torn && self.outbound.lock().waiting.contains(&id) {
+            let _ = self.triggers.send(Trigger::Cut(vec![id], None));
+        }
+        if !filled {
+            return Ok(());
+        }
         if whole {
             self.fetch.state.lock().bases.end(id);
             let _ = self.fetch.finished.send(Some(id));
-        }
-        if was_torn && !is_torn {
-            let _ = self.triggers.send(Trigger::Cut(vec![id], None));
         }
         self.moved();
         Ok(())

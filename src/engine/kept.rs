@@ -6,17 +6,25 @@ use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, STAGING_BYTES};
 use crate::model::share::Share;
+use crate::model::version::Version;
 use crate::store::{self, At, Backing};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::AtomicU64;
 
 /// A file that was unlinked here, in staging until the journal that says so is durable.
 pub struct Buried {
     pub grave: String,
     pub file: FileId,
-    /// What of it is as the peer knows it.
-    pub known: ChunkSet,
+    pub known: Acknowledged,
+}
+
+/// What of a file is here as the peer knows it, which has the version `base` of it.
+#[derive(Default)]
+pub struct Acknowledged {
+    pub chunks: ChunkSet,
+    pub base: Version,
 }
 
 /// Bytes that are kept of each file.
@@ -53,6 +61,17 @@ impl Before {
             *kept.entry(file).or_default() += bytes;
         }
         fits
+    }
+
+    /// What was claimed was not taken.
+    pub fn give_back(&self, file: FileId, bytes: u64) {
+        let mut kept = self.kept.lock();
+        if let Entry::Occupied(mut entry) = kept.entry(file) {
+            *entry.get_mut() -= bytes;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 
     pub fn has(&self, file: FileId) -> bool {

@@ -7,13 +7,12 @@
 use super::attrs::attr_of;
 use super::before::as_acknowledged;
 use super::host::Host;
-use super::kept::Buried;
+use super::kept::{Acknowledged, Buried};
 use super::node::{Data, Handle, Held};
 use super::queues::Trigger;
 use super::relocate::{Heir, grave};
 use crate::fs::error::Error;
 use crate::fs::volume::{Attr, Caller, Opened, Result};
-use crate::model::chunk::ChunkSet;
 use crate::model::ids::FileId;
 use crate::model::name::{BadName, Name};
 use crate::model::record::Record;
@@ -253,7 +252,7 @@ impl Host {
 
     /// Puts a file that was unlinked, or makes room for another, where recovery finds it, until the record of that is
     /// durable.
-    fn bury(&self, name: &Name, file: FileId, heir: Option<Heir>, known: ChunkSet) -> bool {
+    fn bury(&self, name: &Name, file: FileId, heir: Option<Heir>, known: Acknowledged) -> bool {
         let grave = grave(file, heir);
         let buried = self.backing.rename(At::Name(name), At::Staging(&grave), RenameFlags::empty()).is_ok();
         if buried {
