@@ -176,6 +176,10 @@ impl Host {
     /// Applies every cut that is ready, in order.
     fn advance(self: &Arc<Self>, queue: &mut Queue) {
         while !queue.failing {
+            if let Err(error) = self.give_thanks(queue) {
+                self.put_off(queue, &error);
+                continue;
+            }
             let hold = self.weigh(queue);
             let held = |seq: Seq| hold.is_some_and(|from| seq >= from);
             let mut blocked: BTreeSet<FileId> = BTreeSet::new();
@@ -209,16 +213,20 @@ impl Host {
             let passed = names.into_iter().filter(|(seq, _)| !queue.pending.contains_key(seq));
             self.count_deletes(passed.map(|(_, names)| names), files);
             if let Err(error) = result {
-                if self.makes_room(&error) {
-                    continue;
-                }
-                tracing::error!("changes of the peer wait: {error}");
-                if self.gives_way(queue, &error) {
-                    continue;
-                }
-                queue.failing = true;
-                self.try_again_later();
+                self.put_off(queue, &error);
             }
+        }
+    }
+
+    /// The disk has refused something of what the peer tells: there is room now, or it waits.
+    fn put_off(self: &Arc<Self>, queue: &mut Queue, error: &store::Error) {
+        if self.makes_room(error) {
+            return;
+        }
+        tracing::error!("changes of the peer wait: {error}");
+        if !self.gives_way(queue, error) {
+            queue.failing = true;
+            self.try_again_later();
         }
     }
 
@@ -373,19 +381,29 @@ impl Host {
             }
         }
         self.moved();
-        if !planted(Bug::ThankBeforeSync) {
-            self.endure(&applied)?;
+        queue.thanks.0.extend(applied.iter().map(|pending| pending.cut.seq));
+        queue.thanks.1.extend(acks);
+        queue.applied.extend(applied);
+        let thanked = self.give_thanks(queue);
+        failed.map_or(thanked, Err)
+    }
+
+    /// What was applied becomes durable, and the peer is thanked for it. Where the disk refuses that it is for later.
+    fn give_thanks(&self, queue: &mut Queue) -> store::Result<()> {
+        if queue.applied.is_empty() {
+            return Ok(());
         }
-        applied.iter().for_each(|pending| self.drop_staging(pending));
-        self.thank(applied.iter().map(|p| p.cut.seq).collect(), acks);
-        failed.map_or(Ok(()), Err)
+        if !planted(Bug::ThankBeforeSync) {
+            self.endure(&queue.applied)?;
+        }
+        std::mem::take(&mut queue.applied).iter().for_each(|pending| self.drop_staging(pending));
+        let (cuts, acks) = std::mem::take(&mut queue.thanks);
+        self.thank(cuts, acks);
+        Ok(())
     }
 
     /// Makes durable what these cuts did: from here on the peer need not keep it for us.
     fn endure(&self, applied: &[Pending]) -> store::Result<()> {
-        if applied.is_empty() {
-            return Ok(());
-        }
         let files: BTreeSet<FileId> = {
             let share = self.share.lock();
             let bodies = applied.iter().flat_map(|p| &p.cut.files).filter(|f| f.body.is_some());

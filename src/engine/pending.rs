@@ -64,6 +64,9 @@ pub(super) struct Queue {
     /// The disk has refused something: until it is worth another try nothing is applied.
     pub failing: bool,
     pub pending: BTreeMap<Seq, Pending>,
+    /// Cuts that were applied and are not durable yet, and what to thank for then.
+    pub applied: Vec<Pending>,
+    pub thanks: (Vec<Seq>, Vec<Ack>),
     /// Staged content of an earlier session, for the same version of the same file.
     kept: BTreeMap<(FileId, Version), Staged>,
     /// Unlinked files that the peer knows to be so.
@@ -123,6 +126,7 @@ impl Queue {
 
     /// The session is over: its cuts will be announced anew; what came of them already is kept.
     pub fn keep(&mut self) {
+        self.thanks = Default::default();
         for (_, pending) in std::mem::take(&mut self.pending) {
             for (id, content) in pending.content {
                 let body = pending.cut.files.iter().find(|f| f.file == id).and_then(|f| f.body.as_ref());
