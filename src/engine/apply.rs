@@ -49,8 +49,10 @@ struct After {
     taken: BTreeSet<FileId>,
     /// Files that are wholly held now.
     whole: Vec<FileId>,
-    /// Files whose cuts have waited for this.
+    /// Files that are certain now, and whose cuts have waited for this.
     settled: Vec<FileId>,
+    /// Files that may have waited together with these.
+    waited: BTreeSet<FileId>,
     /// Files that the peer unlinked and that stay.
     revived: Vec<FileId>,
     /// Files of which the peer is asked to tell everything.
@@ -195,9 +197,9 @@ impl Host {
             let _ = self.triggers.send(Trigger::Cut(beside.absorbed.to_vec(), None));
         }
         let was_unsettled = |t: &&Taken| share.file(t.file).is_some_and(|f| f.unsettled);
+        after.settled.extend(taken.iter().filter(was_unsettled).map(|t| t.file));
         // One that goes by this leaves others that have waited with it.
-        let settled = taken.iter().filter(was_unsettled);
-        after.settled.extend(settled.flat_map(|t| [t.file].into_iter().chain(share.bonded(t.file))));
+        after.waited = after.settled.iter().flat_map(|id| share.bonded(*id)).collect();
         let record = Record::Took {
             from: LogPosition { writer: pending.cut.writer, seq: pending.cut.seq },
             files: taken.clone(),
@@ -396,7 +398,9 @@ impl Host {
         for (file, version) in after.older {
             self.ask_once_more(file, version);
         }
-        for file in after.settled {
+        let mut waited = after.waited;
+        waited.extend(after.settled);
+        for file in waited {
             let _ = self.triggers.send(Trigger::Cut(vec![file], None));
         }
         if !after.revived.is_empty() {

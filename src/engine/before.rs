@@ -77,12 +77,13 @@ impl Host {
             return;
         }
         if let Err(error) = self.write_before(node.id, file, &old, size) {
-            self.before.given_up.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                "if the peer is changing {} as well, its version may not be whole: {error}",
-                node.id
-            );
+            self.not_kept(node.id, &error);
         }
+    }
+
+    fn not_kept(&self, id: FileId, error: &store::Error) {
+        self.before.given_up.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("if the peer is changing {id} as well, its version may not be whole: {error}");
     }
 
     /// As `save_before`, of a file that is cut off to `to` bytes.
@@ -117,9 +118,23 @@ impl Host {
         self.commit(&mut self.share.lock(), record).map(drop)
     }
 
+    /// Keeps a file that was unlinked, or lets it go. What the disk refuses is no reason to announce nothing.
+    pub(super) fn tidy_grave(&self, buried: &Buried) {
+        let Buried { file, grave, .. } = buried;
+        let kept = self.keep_unlinked(buried).unwrap_or_else(|error| {
+            self.not_kept(*file, &error);
+            false
+        });
+        if !kept && let Err(error) = self.backing.unlink_if_there(At::Staging(grave)) {
+            tracing::warn!(
+                "{file}, which was unlinked, lies in .syncfs/staging until the next mount: {error}"
+            );
+        }
+    }
+
     /// Keeps a file that was unlinked, and lies in its grave, until the peer has acknowledged that. False where the grave is of
     /// no use: there is no need, or no way, or what it held was copied.
-    pub(super) fn keep_unlinked(&self, buried: &Buried) -> store::Result<bool> {
+    fn keep_unlinked(&self, buried: &Buried) -> store::Result<bool> {
         let Buried { grave, file: id, known } = buried;
         let id = *id;
         // A reader, or a cut of which the peer is fetching the rest, goes on with what was unlinked as it is.
@@ -152,20 +167,17 @@ impl Host {
             return Ok(false);
         }
         let wrap = |source| store::Error::Io { what: format!("keeping {id}, which was unlinked"), source };
+        let open = |at, write| self.backing.open_file(at, write);
         let keep = || {
+            if copies {
+                let (file, kept) = (open(At::Staging(grave), false)?, open(At::Before(id), true)?);
+                return copy_chunks(&file, &kept, &more, u64::MAX).map_err(wrap);
+            }
             if !images.is_empty() {
-                let kept = self.backing.open_file(At::Before(id), copies)?;
-                let file = self.backing.open_file(At::Staging(grave), !copies)?;
-                match copies {
-                    true => copy_chunks(&file, &kept, &more, u64::MAX),
-                    false => copy_chunks(&kept, &file, &images, u64::MAX),
-                }
-                .map_err(wrap)?;
+                let (kept, file) = (open(At::Before(id), false)?, open(At::Staging(grave), true)?);
+                copy_chunks(&kept, &file, &images, u64::MAX).map_err(wrap)?;
             }
-            match copies {
-                true => Ok(()),
-                false => self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty()),
-            }
+            self.backing.rename(At::Staging(grave), At::Before(id), RenameFlags::empty())
         };
         keep().inspect_err(|_| self.before.give_back(id, bytes))?;
         let record = Record::KeptBefore { file: id, chunks: known.chunks.clone() };

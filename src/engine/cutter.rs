@@ -13,7 +13,6 @@ use super::flights::Flight;
 use super::frozen::Frozen;
 use super::gathered::Gathered;
 use super::host::Host;
-use super::kept::Buried;
 use super::node::{Data, Held};
 use super::pieces::{digest, read_pieces};
 use super::queues::{self, Trigger, Turn};
@@ -30,11 +29,10 @@ use crate::model::name::Name;
 use crate::model::record::{CutMark, Record};
 use crate::model::sabotage::{Bug, planted};
 use crate::model::share::Share;
-use crate::store::{self, At, Content};
+use crate::store::{self, Content};
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -581,28 +579,13 @@ impl Host {
             // A number that the peer knows is never forgotten here, nor that a file was unlinked.
             self.journal.sync(self.journal.end())?;
         }
-        buried.into_iter().for_each(|one| self.tidy_grave(one));
+        buried.iter().for_each(|one| self.tidy_grave(one));
         let ready = std::mem::take(&mut self.outbound.lock().ready);
         for cut in ready {
             self.tell_likeness(&cut);
             self.tell(Message::Announce(cut));
         }
         Ok(())
-    }
-
-    /// Keeps a file that was unlinked, or lets it go. What the disk refuses is no reason to announce nothing.
-    fn tidy_grave(&self, buried: Buried) {
-        let Buried { file, grave, .. } = &buried;
-        let kept = self.keep_unlinked(&buried).unwrap_or_else(|error| {
-            self.before.given_up.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("if the peer is changing {file} as well, its version may not be whole: {error}");
-            false
-        });
-        if !kept && let Err(error) = self.backing.unlink_if_there(At::Staging(grave)) {
-            tracing::warn!(
-                "{file}, which was unlinked, lies in .syncfs/staging until the next mount: {error}"
-            );
-        }
     }
 
     /// What the peer may have that is like what it will ask for.
