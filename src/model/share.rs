@@ -786,6 +786,8 @@ fn take_body(file: &mut File, body: &TakenBody, ours: Seq, tag: Seq) {
     }
     if file.dirty.is_empty() && (body.yielded || unsettled || file.body_tag <= ours) {
         file.settle();
+        // A cut of ours that gave way is none of it: who is told of it later on would acknowledge that as well.
+        file.body_cut = file.body_cut.min(ours);
     }
 }
 
@@ -835,6 +837,44 @@ mod tests {
         let third = made(&mut share, "a");
         assert!(share.bonded(third).contains(&first));
         assert_eq!(share.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_gave_way_is_not_acknowledged_with_what_took_its_place() {
+        let mut share = Share::new(ReplicaId(1), WriterId(1));
+        let file = made(&mut share, "a");
+        told(&mut share);
+        let first = share.header().head;
+        share.apply(&Record::Thanked { acks: vec![Ack { file, place: first, body: first }] });
+        share.apply(&Record::Wrote { file, chunks: ChunkSet::of(0..1), size: 500 });
+        told(&mut share);
+        let theirs = share.file(file).unwrap().base.with(WriterId(2), 7);
+        let body = TakenBody {
+            version: theirs.clone(),
+            stamp: 1,
+            mtime: 1,
+            size: 500,
+            changed: ChunkSet::of(0..1),
+            missing: ChunkSet::new(),
+            owed: 0,
+            yielded: true,
+            agreed: None,
+            partial: false,
+            disk: 1,
+        };
+        let files = vec![Taken { file, place: None, body: Some(body) }];
+        let from = LogPosition { writer: WriterId(2), seq: 7 };
+        share.apply(&Record::Took { from, files, copies: Vec::new(), revived: Vec::new() });
+        // Told once more, with its name, and acknowledged.
+        let told = share.file(file).unwrap().body_cut;
+        share.apply(&Record::Thanked { acks: vec![Ack { file, place: 0, body: told }] });
+        let file = share.file(file).unwrap();
+        assert_eq!((&file.body, file.is_thanked()), (&theirs, true));
+        assert_eq!(
+            file.body_acked,
+            share.ours_in(&file.body),
+            "what it now is has been acknowledged, and no more"
+        );
     }
 
     #[test]
