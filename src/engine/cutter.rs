@@ -328,15 +328,17 @@ impl Host {
         // Who is bonded with one of them may be open together with others.
         loop {
             let together = self.without_what_stays(&share, self.open_with(members.iter()));
-            self.bind(&mut share, &together)?;
             let more: BTreeSet<FileId> = together.iter().flat_map(|s| share.bonded(*s)).collect();
             if more == members {
                 break;
             }
             members = more;
         }
-        let any = members.iter().any(|id| self.tells(&share, *id));
-        Ok(any.then_some(members))
+        if !members.iter().any(|id| self.tells(&share, *id)) {
+            return Ok(None);
+        }
+        self.bind(&mut share, &Vec::from_iter(members.iter().copied()))?;
+        Ok(Some(members))
     }
 
     /// Takes the cut of `members`, whose nodes are `nodes`, all locked, to be told in `session`. False where files
