@@ -125,12 +125,12 @@ fn sigterm_in_mid_transfer_ends_well_and_the_transfer_goes_on_later() {
     }
     for side in 0..2 {
         let mut pair = Pair::new();
-        // Slow enough to be seen on its way.
-        pair.a.option("--bwlimit", "20M".as_ref());
+        // Slow enough to be seen on its way, though the machine may stop for seconds to write back.
+        pair.a.option("--bwlimit", "4M".as_ref());
         pair.a.start();
         pair.b.start();
         pair.a.flush();
-        let bytes = noise(5, 60 << 20);
+        let bytes = noise(5, 32 << 20);
         pair.a.save("large", &bytes);
         until("it is in mid-transfer", || pair.b.status()["missing_chunks"] != 0);
         let host = if side == 0 { &mut pair.a } else { &mut pair.b };
