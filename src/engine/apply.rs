@@ -415,7 +415,9 @@ impl Host {
 
     /// Whoever has edited a file of this cut behind our back has made a version of their own.
     fn look_behind_cut(&self, locked: &mut Locked) -> store::Result<()> {
-        for (node, data) in locked.iter_mut() {
+        // What a cut that failed in the middle has left is nobody's edit.
+        let midway = self.unfinished.lock().files();
+        for (node, data) in locked.iter_mut().filter(|(node, _)| !midway.contains(&node.id)) {
             let Some(stat) = self.data_file(node, data, false).ok().and_then(|file| file.stat().ok()) else {
                 continue;
             };

@@ -147,6 +147,11 @@ impl Redo {
 }
 
 impl Unfinished {
+    /// The files that may show by half.
+    pub fn files(&self) -> BTreeSet<FileId> {
+        self.0.iter().flat_map(|redo| &redo.cut.files).map(|f| f.file).collect()
+    }
+
     pub fn failed(&mut self, redo: Redo) {
         let key = |cut: &Cut| (cut.writer, cut.seq);
         self.0.retain(|other| key(&other.cut) != key(&redo.cut));
