@@ -136,7 +136,14 @@ impl Host {
         }
         let changed = differences(file, &before, offset, bytes)?;
         self.save_before(node, data, file, &changed);
-        self.note(node, &before, changed, before.size.max(end))?;
+        // Beyond the old end are zeros, which count as held, before these bytes are there: that they are others is to be
+        // known before.
+        let grows = self.note_come(node, &before, before.size.max(offset)..before.size.max(end));
+        let noted = grows.and_then(|()| self.note(node, &before, changed, before.size.max(end)));
+        if noted.is_err() {
+            let _ = self.resettle(node, file);
+        }
+        noted?;
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
         self.look_behind(node, data, file)?;
@@ -145,10 +152,13 @@ impl Host {
             let (more, again) = file.write_most_at(&bytes[written..], offset + written as u64);
             (written, done) = (written + more, again);
         }
-        self.note_come(node, &before, offset..offset + written as u64)?;
-        if let Err(e) = done {
+        let noted = self.note_come(node, &before, offset..offset + written as u64);
+        if done.is_err() || noted.is_err() {
             // Where the journal is full as well, whoever needs the size next brings it into line.
             let _ = self.resettle(node, file);
+        }
+        noted?;
+        if let Err(e) = done {
             // As write(2) does: what there was room for counts.
             if written == 0 {
                 return Err(e.into());
@@ -229,6 +239,9 @@ impl Host {
     fn note_come(&self, node: &Node, before: &Before, bytes: Range<u64>) -> Result<()> {
         let (chunks, scraps) = before.came(&bytes);
         let (file, size) = (node.id, before.size.max(bytes.end));
+        if scraps.is_empty() && chunks.is_empty() {
+            return Ok(());
+        }
         let mut share = self.share.lock();
         if !scraps.is_empty() {
             self.commit(&mut share, Record::Scrapped { file, bytes: scraps, size })?;

@@ -7,7 +7,7 @@ use crate::simulated::hosts::Rest;
 use crate::simulated::side::{Fate, Side};
 use crate::story::{A, B, CONFLICT, INLINE, Story, story_between, text};
 use syncfs::fs::error::Error;
-use syncfs::fs::volume::{SetAttr, Volume};
+use syncfs::fs::volume::{SetAttr, Volume, WriteMode};
 use syncfs::model::message::Message;
 use syncfs::store::Dir;
 use tokio::task::JoinHandle;
@@ -235,6 +235,26 @@ fn what_was_written_into_a_file_of_which_nothing_is_held_and_synced_outlives_pow
         story.crash(B, Fate::UnsyncedLost);
         story.level();
         assert!(read_all(story, B, "big") == bytes && story.read(A, "big") == bytes);
+    });
+}
+
+#[test]
+fn a_write_beyond_the_end_of_what_is_not_held_is_the_same_on_both_sides_wherever_the_disk_is_full() {
+    story(0, |story| {
+        for room in (0..800).step_by(5) {
+            let name = format!("of {room}");
+            make(story, A, &name, 1_500);
+            story.level();
+            let ino = story.host(B).lookup(name.as_bytes()).unwrap().ino;
+            let opened = story.host(B).open(process(1), ino, libc::O_WRONLY).unwrap();
+            story.hosts.sides[B].disk.set_space(Some(room));
+            let _ = story.host(B).write(opened.handle, 1_500, &[b'x'; 300], WriteMode::default());
+            story.hosts.sides[B].disk.set_space(None);
+            story.host(B).release(opened.handle, None);
+            let there = story.level()[&name].clone();
+            assert_eq!(read_all(story, B, &name), there, "with room for {room} bytes");
+            story.host(A).unlink(name.as_bytes()).unwrap();
+        }
     });
 }
 
