@@ -74,6 +74,7 @@ impl Host {
     /// Writes all that changed since the last checkpoint to the metadata store and trims the journal.
     /// With `clean`, notes that nothing will change any more.
     pub(super) fn checkpoint(&self, clean: bool) -> Result<(), Error> {
+        self.be_sure_of_all();
         let mut meta = self.checkpointer.meta.lock();
         let mut touched = self.share.lock().take_touched();
         for id in touched.iter() {

@@ -13,6 +13,7 @@ use crate::fs::error::Error;
 use crate::fs::volume::Result;
 use crate::model::chunk::{self, ChunkSet};
 use crate::model::file;
+use crate::model::ids::FileId;
 use crate::model::limits::{CHUNK, FILE_BYTES};
 use crate::model::record::Record;
 use crate::model::sabotage::{Bug, planted};
@@ -407,6 +408,19 @@ impl Host {
         drop(share);
         self.unsure.lock().remove(&node.id);
         Ok(())
+    }
+
+    /// As [`Host::be_sure`], of all files: as far as that can be had.
+    pub(super) fn be_sure_of_all(&self) {
+        let unsure: Vec<FileId> = self.unsure.lock().iter().copied().collect();
+        for id in unsure {
+            let Some(node) = self.node(id) else { continue };
+            let mut data = node.data.lock();
+            let sure = self.data_file(&node, &mut data, false).and_then(|file| self.be_sure(&node, &file));
+            if let Err(error) = sure {
+                tracing::warn!("the size of a file is not yet what it has on the disk: {error}");
+            }
+        }
     }
 
     /// Copies aside what a frozen cut still needs of `chunks`; where that can't be done the cut is
