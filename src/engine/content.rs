@@ -139,12 +139,9 @@ impl Host {
         self.save_before(node, data, file, &changed);
         // Beyond the old end are zeros, which count as held, before these bytes are there: that they are others is to be
         // known before.
-        let grows = self.note_come(node, &before, before.size.max(offset)..before.size.max(end));
-        let noted = grows.and_then(|()| self.note(node, &before, changed, before.size.max(end)));
-        if noted.is_err() {
-            let _ = self.resettle(node, file);
-        }
-        noted?;
+        self.note_come(node, &before, before.size.max(offset)..before.size.max(end))
+            .and_then(|()| self.note(node, &before, changed, before.size.max(end)))
+            .inspect_err(|_| drop(self.resettle(node, file)))?;
         self.save_frozen(data, &touched);
         // What was stored unseen until now must not hide behind this write's time.
         self.look_behind(node, data, file)?;
@@ -414,7 +411,10 @@ impl Host {
     pub(super) fn be_sure_of_all(&self) {
         let unsure: Vec<FileId> = self.unsure.lock().iter().copied().collect();
         for id in unsure {
-            let Some(node) = self.node(id) else { continue };
+            let Some(node) = self.node(id) else {
+                self.unsure.lock().remove(&id);
+                continue;
+            };
             let mut data = node.data.lock();
             let sure = self.data_file(&node, &mut data, false).and_then(|file| self.be_sure(&node, &file));
             if let Err(error) = sure {
